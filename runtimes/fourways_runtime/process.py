@@ -49,8 +49,12 @@ T = TypeVar("T")
 EXIT_TERMINATED = 143
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived. Not an Exception, so that no handler treats it as a failure."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. Not an Exception, so that no handler treats it as a failure.
+
+    Libraries clean up when they are interrupted by Ctrl-C: psycopg cancels the statement that runs,
+    and its connection can still be used to release what the worker holds.
+    """
 
 
 # ---------------------------------------------------------------- servers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fourways_runtime import process
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.io.store import RunStore, open_run_store
 from fourways_runtime.io.store.runs import ledger
@@ -133,6 +136,33 @@ def test_the_first_to_record_a_chunk_counts(
         assert chunk.done(2) is (at == first)
     totals = one.ledger.totals()
     assert (totals.done, totals.rows, totals.rejects) == (1, 2, 1)
+
+
+def test_a_worker_that_sigterm_interrupts_in_a_query_releases_its_chunks(
+    postgres: Server,
+) -> None:
+    uri, namespace = postgres.database(), "n"
+    active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
+
+    def terminate() -> None:
+        until(lambda: ask(uri, active, "")[0][0], "the query runs")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def work() -> None:
+        with Work.on(writer, a_run(namespace)) as one:
+            one.claim()
+            threading.Thread(target=terminate).start()
+            one.ledger.control.rows("SELECT pg_sleep(60)")
+
+    handler = signal.signal(signal.SIGTERM, process._terminate)
+    writer = open_run_store(uri)
+    try:
+        with pytest.raises(process.Terminated):
+            work()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        writer.close()
+    assert claims_of(uri, namespace) == [(0, "todo", 1)]
 
 
 def test_a_worker_that_hangs_before_it_commits_does_not_keep_its_chunk(
