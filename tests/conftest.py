@@ -1,9 +1,12 @@
 """What every test has at hand, and what ends one that does not end by itself."""
 
+import ctypes
 import faulthandler
 import gc
 import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,15 @@ GRACE_SECONDS = 60.0
 SLACK_SECONDS = 30.0
 """How much later than that it may be ended."""
 
+END_SECONDS = 60.0
+"""What a process has for its end after its last test: a thread or child may never end."""
+
+PROGRESS = os.environ.get("FOURWAYS_TESTS_PROGRESS")
+"""The folder in which tools.test looks for what runs and what failed, if it started the tests."""
+
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+"""Whether this process is one of several that another gives tests to."""
+
 _stderr = 2
 _ends = 0.0
 """When the process is ended, in seconds of ``time.monotonic``."""
@@ -28,6 +40,14 @@ def pytest_configure() -> None:
     # Nothing captures the output yet: the stacks are to be seen, not kept with the test's output.
     global _stderr
     _stderr = os.dup(2)
+    faulthandler.register(signal.SIGUSR1, file=_stderr)
+    os.register_at_fork(after_in_child=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    """Let a fork of this process end with it: the fork holds the pipe that says it still runs."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,6 +69,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
     all tests of the next ``SLACK_SECONDS`` that have the same timeout.
     """
     global _ends
+    if PROGRESS:
+        Path(PROGRESS, f"{os.getpid()}.running").write_text(item.nodeid)
     marker = item.get_closest_marker("timeout")
     limit = marker.args[0] if marker else float(item.config.getini("timeout"))
     now = time.monotonic()
@@ -58,6 +80,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
         faulthandler.dump_traceback_later(_ends - now, exit=True, file=_stderr)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell tools.test of a failure at once: a suite that is ended writes no summary."""
+    if PROGRESS and report.failed and not WORKER:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = crash.message if crash else str(report.longrepr)
+        with Path(PROGRESS, "failed").open("a") as file:
+            file.write(f"{report.nodeid} ({report.when}): {' '.join(why.split())[:300]}\n")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
+    if PROGRESS:
+        Path(PROGRESS, f"{os.getpid()}.running").write_text("no test: it has ended its session")
     faulthandler.cancel_dump_traceback_later()
+    if not WORKER:  # A worker waits for the others' end, and the process that started it ends it.
+        faulthandler.dump_traceback_later(END_SECONDS, exit=True, file=_stderr)

@@ -8,18 +8,24 @@ before. What is marked ``long`` repeats other tests at length: ``make test-long`
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tools.demo.cluster import NAMESPACE as DEMO
 from tools.installation import IMAGES, ROOT, Cluster, build_images, cluster_up
 
 # A worker that a test ends is replaced once: tests/conftest.py ends one whose test hangs.
 TWO_WORKERS = ("-n", "2", "--dist", "loadfile", "--max-worker-restart", "1")
-SUITE_SECONDS = 45 * 60
+SUITE_SECONDS = 35 * 60
 """How long a suite may take: one that hangs must not cost its caller the other suites' result."""
+
+STACKS_SECONDS = 5.0
+"""What the processes of a suite that is ended have to write their stacks."""
 
 # A third one works while another waits for a timer or a process.
 FAST = ("-n", "3", *TWO_WORKERS[2:], "unit", "transitions", "golden")
@@ -40,19 +46,23 @@ SUITES: dict[str, dict[str, tuple[str, ...]]] = {
 def main() -> int:
     """Run the suites; return 1 if one failed."""
     which = sys.argv[1] if len(sys.argv) > 1 else "all"
-    failed = [name for name, options in SUITES[which].items() if not _pytest(name, *options)]
+    failed = {name: _pytest(name, *options) for name, options in SUITES[which].items()}
     left_out: list[str] = []
     if which != "fast":
         reason = why_no_cluster()
         if reason:
             left_out.append(f"the cluster suite ({reason})")
-        elif not _cluster_suite(left_out, "long" if which == "long" else "not long"):
-            failed.append("cluster")
+        else:
+            marked = "long" if which == "long" else "not long"
+            failed["cluster"] = _cluster_suite(left_out, marked)
     if which == "all":
         left_out.append("what is marked long (make test-long)")
     print(f"skipped: {'; '.join(left_out) or 'nothing'}")
-    print(f"failed: {', '.join(failed) or 'nothing'}")
-    return 1 if failed else 0
+    for faults in failed.values():
+        print(*faults, sep="\n", end="\n" if faults else "")
+    suites = [name for name, faults in failed.items() if faults]
+    print(f"failed: {', '.join(suites) or 'nothing'}")
+    return 1 if suites else 0
 
 
 def why_no_cluster() -> str | None:
@@ -63,7 +73,7 @@ def why_no_cluster() -> str | None:
     return None if asked.returncode == 0 else (asked.stdout + asked.stderr).strip()
 
 
-def _cluster_suite(left_out: list[str], marked: str) -> bool:
+def _cluster_suite(left_out: list[str], marked: str) -> list[str]:
     status = _tool("status")
     was_up = "running: yes" in status
     started = time.monotonic()
@@ -85,10 +95,10 @@ def _cluster_suite(left_out: list[str], marked: str) -> bool:
         images = {f"FOURWAYS_{k.upper()}_IMAGE": v for k, v in cluster.images.items()}
         environment = {"FOURWAYS_KUBECONFIG": str(cluster.kubeconfig), **images}
         # The first test that needs KServe installs it, after the tests without it have run.
-        passed = _pytest("cluster", "cluster", "-m", marked, environment=environment)
+        faults = _pytest("cluster", "cluster", "-m", marked, environment=environment)
         if not cluster.install_kserve():
             left_out.append("the modes on the cluster (it has no KServe)")
-        return passed
+        return faults
     finally:
         if not was_up:
             _tool("down")
@@ -108,23 +118,38 @@ def _tool(*words: str) -> str:
     return done.stdout
 
 
-def _pytest(name: str, *options: str, environment: dict[str, str] | None = None) -> bool:
+def _pytest(name: str, *options: str, environment: dict[str, str] | None = None) -> list[str]:
+    """Run a suite; return a line for each test that failed, or that ran when its time was over."""
     started = time.monotonic()
     print(f"== {name}", flush=True)
     words = [str(Path("tests", w)) if (ROOT / "tests" / w).is_dir() else w for w in options]
     command = [sys.executable, "-m", "pytest", "-q", "--durations=20", *words]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **(environment or {})},
-            timeout=None if name.endswith("long") else SUITE_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        print(f"== {name}: ended after {SUITE_SECONDS} s", flush=True)
-        return False
+    with TemporaryDirectory(prefix="fourways-tests-") as progress:
+        asked = {**os.environ, "FOURWAYS_TESTS_PROGRESS": progress, **(environment or {})}
+        ended: list[str] = []
+        with subprocess.Popen(command, cwd=ROOT, env=asked) as tests:
+            try:
+                tests.wait(None if name.endswith("long") else SUITE_SECONDS)
+            except subprocess.TimeoutExpired:
+                ended = [f"{name}: ended after {SUITE_SECONDS} s", *_end(Path(progress))]
+                tests.kill()
+        failures = Path(progress, "failed")
+        faults = failures.read_text().splitlines() if failures.exists() else []
     _timed(f"== {name}", started)
-    return done.returncode == 0
+    if tests.returncode and not faults + ended:
+        faults = [f"{name}: pytest ended with {tests.returncode}"]
+    return faults + ended
+
+
+def _end(progress: Path) -> list[str]:
+    """End the processes of a suite, after each wrote its stacks; return what each was at."""
+    running = {int(it.stem): it.read_text() for it in progress.glob("*.running")}
+    for number, wait in ((signal.SIGUSR1, STACKS_SECONDS), (signal.SIGKILL, 0.0)):
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        time.sleep(wait)
+    return [f"{what} (ran when the suite was ended)" for what in running.values()]
 
 
 if __name__ == "__main__":

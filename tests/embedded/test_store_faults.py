@@ -45,7 +45,9 @@ from tests.kit.waiting import until_async
 from tools.servers.cut_line import CutLine
 from tools.servers.postgres import Server
 
-FORK = multiprocessing.get_context("fork")
+# Not forked from this process: threads of a pool may hold locks, which no one frees in a fork.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.kit.stores"])
 WAIT = 20.0
 
 pytestmark = pytest.mark.embedded
@@ -90,8 +92,8 @@ async def test_a_worker_killed_at_any_stage_leaves_old_or_new_and_the_next_try_e
 ) -> None:
     writer = open_run_store(uri)
     publish(writer, a_run("n", "r1"), predictions([1]))
-    ours, theirs = FORK.Pipe()
-    worker = FORK.Process(target=_work_until, args=(stage, uri, theirs))
+    ours, theirs = PROCESSES.Pipe()
+    worker = PROCESSES.Process(daemon=True, target=_work_until, args=(stage, uri, theirs))
     worker.start()
     assert ours.poll(WAIT)
     os.kill(worker.pid or 0, signal.SIGKILL)
@@ -114,8 +116,8 @@ async def test_a_worker_killed_at_any_stage_leaves_old_or_new_and_the_next_try_e
 
 @pytest.mark.parametrize("stage", STAGES[:-1])
 def test_what_a_dead_worker_left_is_dropped_by_another_run(uri: str, stage: str) -> None:
-    ours, theirs = FORK.Pipe()
-    worker = FORK.Process(target=_work_until, args=(stage, uri, theirs))
+    ours, theirs = PROCESSES.Pipe()
+    worker = PROCESSES.Process(daemon=True, target=_work_until, args=(stage, uri, theirs))
     worker.start()
     assert ours.poll(WAIT)
     worker.kill()
@@ -195,8 +197,10 @@ async def test_a_worker_killed_within_the_commit_leaves_old_or_new(
     through = cut_line(
         b"COMMIT", forward=forward, then=lambda: os.kill(worker.pid or 0, signal.SIGKILL)
     )
-    ours, theirs = FORK.Pipe()
-    worker = FORK.Process(target=_publish_through, args=(through.uri(postgres.uri()), name, theirs))
+    ours, theirs = PROCESSES.Pipe()
+    worker = PROCESSES.Process(
+        daemon=True, target=_publish_through, args=(through.uri(postgres.uri()), name, theirs)
+    )
     worker.start()
     assert ours.recv() == "sealed"
     through.arm()
