@@ -52,3 +52,12 @@ def test_a_source_that_is_not_here_is_not_named(url: str, monkeypatch: pytest.Mo
     """An image was built from a folder that it does not hold."""
     installed_from(monkeypatch, {"url": url})
     assert install_command("runtime") == "pip install 'fourways[runtime]'"
+
+
+def test_no_message_writes_the_command_itself() -> None:
+    """The name alone is found by no package index where the project was installed from a folder."""
+    root = Path(__file__).parents[2]
+    folders = ("crds", "operator", "runtimes", "cli", "client")
+    files = (file for folder in folders for file in (root / folder).rglob("*.py"))
+    written = [str(file) for file in files if "install fourways[" in file.read_text()]
+    assert written == []

@@ -18,6 +18,7 @@ from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.io.brokers.registry import read_topic
 from fourways_runtime.io.brokers.topic import TopicEvent
 from fourways_runtime.scoring.columns import Array, Reject
+from fourways_runtime.scoring.event_keys import put_broker_key
 from fourways_runtime.scoring.json_cells import json_column
 from fourways_runtime.scoring.literals import json_object
 
@@ -64,11 +65,7 @@ def _label(event: TopicEvent, contract: Contract, label: str) -> tuple[dict[str,
     document, fault = json_object(event.value)
     if document is None:
         return None, str(fault)
-    key = contract.entity_key
-    if document.get(key.name) is None and event.key is not None:
-        document[key.name] = event.key.decode("utf-8", "replace")
-        if key.type == "int64" and document[key.name].removeprefix("-").isdecimal():
-            document[key.name] = int(document[key.name])
+    put_broker_key(document, contract.entity_key, event.key)
     if isinstance(document.get(label), bool):
         document[label] = int(document[label])
     return document, ""

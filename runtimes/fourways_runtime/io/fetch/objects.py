@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from fourways_api.installing import install_command
 from fourways_api.runtime_config import FetchPolicy
 from fourways_runtime.errors import (
     ConfigError,
@@ -56,7 +57,7 @@ def _load(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigError(
-            f"{extra}:// needs a package that this image lacks; install fourways[{extra}]"
+            f"{extra}:// needs a package that is not installed: {install_command(extra)}"
         ) from None
 
 

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from fourways_api import BatchSource, FetchPolicy, Paths
+from fourways_api.installing import install_command
 from fourways_runtime.errors import ConfigError, SourceError
 
 from .files import FILES_AT_ONCE, Files
@@ -81,7 +82,7 @@ def deltalake() -> Any:
         import deltalake as library
     except ImportError:
         raise ConfigError(
-            "a Delta table needs a package that this image lacks; install fourways[delta]"
+            f"a Delta table needs a package that is not installed: {install_command('delta')}"
         ) from None
     return library
 

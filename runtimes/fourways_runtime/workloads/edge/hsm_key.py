@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from fourways_api.installing import install_command
 from fourways_runtime.errors import ConfigError, Unavailable
 
 from ..place_watch import HSM, PlaceWatch
 
 URI_FILE, PIN_FILE = "pkcs11-uri", "pkcs11-pin"
+_EXTRAS = "edge", "pkcs11"
 _MAX_BYTES = 4096
 _EXAMPLE = "pkcs11:token=TOKEN;object=KEY?module-path=/usr/lib/DRIVER.so"
 _PATH = frozenset({"token", "object", "id", "slot-id", "type", "serial", "manufacturer", "model"})
@@ -46,14 +48,14 @@ class HsmKey:
         try:
             from model_signing.signing import Config
         except ImportError:
-            raise ConfigError("signing needs a package; install fourways[edge,pkcs11]") from None
+            raise ConfigError(f"signing needs a package: {install_command(*_EXTRAS)}") from None
         config: Any = Config
         try:
             with places.step(HSM, "the login"):
                 self._config = config().use_pkcs11_signer(pkcs11_uri=f"{uri}?{query}")
         except RuntimeError:
             raise ConfigError(
-                "a key in an HSM needs a package; install fourways[edge,pkcs11]"
+                f"a key in an HSM needs a package: {install_command(*_EXTRAS)}"
             ) from None
         except Exception as error:  # noqa: BLE001  (its errors may quote the URI, with the PIN)
             # Its frames hold the session open, and the PIN.

@@ -26,6 +26,7 @@ from fourways_runtime.io.store.streams.stream import QuestionAnswer
 from fourways_runtime.scoring.checks import text_key_faults
 from fourways_runtime.scoring.columns import Array, Key, Predictions
 from fourways_runtime.scoring.dense import DenseBatch, packer
+from fourways_runtime.scoring.event_keys import broker_key, broker_text, put_broker_key
 from fourways_runtime.scoring.json_cells import json_column
 from fourways_runtime.scoring.literals import json_object
 from fourways_runtime.scoring.live_profile import LiveProfile
@@ -39,8 +40,6 @@ Refusals = dict[int, str]
 
 _PLAIN_KEY = 256
 """A text key of up to this many characters is always within the allowed length."""
-
-_INT64_DIGITS = 19
 
 _EXACT = 2.0**24
 """Whole numbers up to this are exact in every float type."""
@@ -160,7 +159,7 @@ class EventScorer:
         keys = [document.get(name) for document in documents]
         if None in keys:
             keys = [
-                _brokers(key) if own is None else own
+                broker_text(key) if own is None else own
                 for own, key in zip(keys, events.keys, strict=True)
             ]
         found = set(map(type, keys))
@@ -191,7 +190,7 @@ class EventScorer:
             if document is None:
                 refusals[at] = f"event: {fault}"
                 continue
-            document = self._keyed(document, events.keys[at])
+            put_broker_key(document, self._key, events.keys[at])
             key = document[self._key.name]
             if type(key) is int and not -(2**63) <= key < 2**63:
                 refusals[at] = f"{self._key.name}: {key} does not fit int64"
@@ -201,18 +200,10 @@ class EventScorer:
         return _without_deleted(scored, tombstones) if tombstones else scored
 
     def _tombstone_key(self, brokers: bytes | None) -> Key | None:
-        key = _brokers(brokers)
-        if not key or self._key.type != "int64":
-            return None if key is None or text_key_faults([key]) else key
-        return int(key) if _is_whole(key) and -(2**63) <= int(key) < 2**63 else None
-
-    def _keyed(self, document: dict[str, Any], brokers: bytes | None) -> dict[str, Any]:
-        name = self._key.name
-        if document.get(name) is None:
-            key = _brokers(brokers)
-            whole = self._key.type == "int64" and key is not None and _is_whole(key)
-            document[name] = int(key) if whole and key is not None else key
-        return document
+        key = broker_key(self._key.type, brokers)
+        if self._key.type == "int64":
+            return key if type(key) is int and -(2**63) <= key < 2**63 else None
+        return None if key is None or text_key_faults([str(key)]) else key
 
     def _scored(
         self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals
@@ -246,17 +237,3 @@ def _without_deleted(scored: ScoredEvents, tombstones: dict[Key, int]) -> Scored
     )
     deleted = tuple(key for key in tombstones if key not in answered)
     return ScoredEvents(predictions, scored.refusals, deleted)
-
-
-def _brokers(key: bytes | None) -> str | None:
-    if key is None:
-        return None
-    try:
-        return key.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _is_whole(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) <= _INT64_DIGITS
