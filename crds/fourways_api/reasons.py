@@ -148,28 +148,28 @@ class Reason(StrEnum):
     )
     KindMissing = (
         "KindMissing",
-        STALLED,
+        TRANSIENT,
         ALL,
         "The cluster does not have a kind of object that the plan needs.",
         "Install what provides it; the deployment continues by itself then.",
     )
     KServeMissing = (
         "KServeMissing",
-        STALLED,
+        TRANSIENT,
         ("realtime",),
         "The cluster has no InferenceServices.",
         "Install KServe in Standard mode (docs/modes/realtime.md).",
     )
     KedaMissing = (
         "KedaMissing",
-        STALLED,
+        TRANSIENT,
         ("realtime",),
         "The cluster has no ScaledObjects, by which KEDA adds replicas.",
         "Install KEDA, or remove realtime.targetConcurrency: the use of the CPU decides then.",
     )
     KubeRayMissing = (
         "KubeRayMissing",
-        STALLED,
+        TRANSIENT,
         ("batch",),
         "The cluster has no RayJobs.",
         "Install KubeRay (docs/modes/batch.md), or set batch.engine to Jobs.",

@@ -97,6 +97,22 @@ def test_a_name_that_is_taken_is_a_stall() -> None:
     assert found["Stalled"]["reason"] == found["Degraded"]["reason"] == "NameTaken"
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("InferenceService", "KServeMissing"),
+        ("RayJob", "KubeRayMissing"),
+        ("ScaledObject", "KedaMissing"),
+        ("ServiceMonitor", "KindMissing"),
+    ],
+)
+def test_a_kind_that_may_come_later_is_no_stall(kind: str, reason: str) -> None:
+    """Flux gives up what is Stalled; the deployment goes on by itself once the kind is there."""
+    found = by_type(status_at(replace(batch.facts(), missing=(kind,))))
+    assert found["Degraded"]["reason"] == found["Reconciling"]["reason"] == reason
+    assert "Stalled" not in found
+
+
 def test_a_status_that_cannot_be_worked_out_keeps_what_was_true() -> None:
     before = status_at(batch.facts(batch.GOOD_RUN))
     edited = later(batch.deployment(), before)
