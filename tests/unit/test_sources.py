@@ -492,6 +492,25 @@ def test_a_line_that_is_null_is_a_bad_row_wherever_a_block_begins(
     assert "it is not" in told[0]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id":"x","age":1}{"id":"y","age":2}',
+        '{"id":"x","age":1} , {"id":"y","age":2}',
+        '{"id":"x","age":1}\r{"id":"y","age":2}\r{"id":"z","age":3}\r',
+    ],
+)
+def test_a_line_of_several_objects_swallows_rows_and_is_no_reject(
+    tmp_path: Path, line: str
+) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(f'{{"id":"a","age":1,"plan":""}}\n{line}\n{{"id":"b","age":2}}\n', newline="")
+    with pytest.raises(SourceError, match="line 2 holds more than one object"):
+        rows_of(path, "JSONLines")
+    path.write_text('{"id":"a","age":1,"plan":""}\n{"id":"x","age":1} junk {"id":"y"}\n')
+    assert [text for _, text in rows_of(path, "JSONLines") if isinstance(text, str)]
+
+
 @pytest.mark.parametrize("body", ['[{"id":"a"}]', '\ufeff [\n{"id":"a"},\n{"id":"b"}\n]\n'])
 def test_a_json_array_is_not_json_lines(tmp_path: Path, body: str) -> None:
     (tmp_path / "t.jsonl").write_text(body)

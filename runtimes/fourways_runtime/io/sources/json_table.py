@@ -10,8 +10,10 @@ are counted from the start of a part.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.cells import may_be_rounded
 from fourways_runtime.scoring.columns import Reject, Rows
 from fourways_runtime.scoring.json_cells import json_column, json_type
-from fourways_runtime.scoring.literals import BYTE_ORDER_MARK, is_float, json_object
+from fourways_runtime.scoring.literals import BYTE_ORDER_MARK, is_float, json_object, said
 from fourways_runtime.scoring.splits import Split
 
 from . import BATCH_BYTES
@@ -41,12 +43,32 @@ BLOCK_BYTES = 4 * 2**20
 MAX_LINE_BYTES = 64 * 2**20
 """Maximum length of a line."""
 
+_DECODER = json.JSONDecoder()
 _EMPTY = (b"\n\n", b"\n\r\n")
 _NOT_JSON = (b"NaN", b"Inf")
 """Texts that Arrow accepts as numbers, and JSON does not allow."""
 
 _NULL_FIRST = re.compile(rb"(\xef\xbb\xbf)?[ \t\r\n]*null")
 """A first line that is null, over which Arrow (26.0) ends the process: it has no row to add to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a block is."""
+
+    file: str
+    first: int
+    """Position of the part's first row."""
+
+    line: int
+    """Lines of the part before the block."""
+
+    begin: int
+    """Byte at which the part begins."""
+
+    def told(self, line: int) -> str:
+        """Name a line, counted from 0 in the part."""
+        return f"line {line + 1}" + (f" from byte {self.begin} on" if self.begin else "")
 
 
 class JsonTable(TextTable):
@@ -76,7 +98,7 @@ class JsonTable(TextTable):
             with self._files.reading(told):
                 block = next(self._blocks(part.path, told), b"")
                 self._check(block, set(part.constants), told)
-            kinds = {column: _kind(block, part.constants, column) for column in self._more}
+            kinds = {column: _kind(block, part.constants, column, told) for column in self._more}
             return mark, kinds, self._ranges(part.path, mark, block, rows)
 
         found: list[Split] = []
@@ -188,11 +210,11 @@ class JsonTable(TextTable):
             if block is None:
                 return
             lines = block.count(b"\n") + (not block.endswith(b"\n"))
+            here = _Place(split.file, first, line, begin)
             if NUL_RUN[:1] in block and NUL_RUN in block:
-                at = line + 1 + block.count(b"\n", 0, block.index(NUL_RUN))
-                where = f"line {at}" + (f" from byte {begin} on" if begin else "")
-                raise SourceError(f"{split.file}: {where} {HOLDS_NUL}")
-            batch, rows, rejects = self._parsed(block, lines, columns, first, line, begin)
+                at = line + block.count(b"\n", 0, block.index(NUL_RUN))
+                raise SourceError(f"{split.file}: {here.told(at)} {HOLDS_NUL}")
+            batch, rows, rejects = self._parsed(block, lines, columns, here)
             line += lines
             for start in range(0, max(len(rows), 1), self._rows):
                 part = completed(batch.slice(start, self._rows), self._columns, fixed)
@@ -201,7 +223,7 @@ class JsonTable(TextTable):
                 rejects = []
 
     def _parsed(
-        self, block: bytes, lines: int, columns: list[str], first: int, line: int, begin: int
+        self, block: bytes, lines: int, columns: list[str], here: _Place
     ) -> tuple[pa.RecordBatch, Rows, list[Reject]]:
         odd = any(mark in block for mark in _EMPTY) or block.startswith(
             (b"\n", b"\r\n", BYTE_ORDER_MARK)
@@ -212,8 +234,9 @@ class JsonTable(TextTable):
         if not odd and not any(mark[:1] in block and mark in block for mark in _NOT_JSON):
             batch = self._quickly(block, columns) if _is_utf8(block) else None
             if batch is not None and batch.num_rows == lines:
-                return batch, np.arange(first + line, first + line + lines), []
-        return self._slowly(block, columns, first, line, begin)
+                begins = here.first + here.line
+                return batch, np.arange(begins, begins + lines), []
+        return self._slowly(block, columns, here)
 
     def _quickly(self, block: bytes, columns: list[str]) -> pa.RecordBatch | None:
         known = [pa.field(name, self._kinds[name]) for name in columns if name in self._kinds]
@@ -249,19 +272,23 @@ class JsonTable(TextTable):
         return may_be_rounded(kind, column)
 
     def _slowly(
-        self, block: bytes, columns: list[str], first: int, line: int, begin: int
+        self, block: bytes, columns: list[str], here: _Place
     ) -> tuple[pa.RecordBatch, Rows, list[Reject]]:
         values: dict[str, list[Any]] = {name: [] for name in columns}
         rows, rejects = [], []
-        for at, text in enumerate(block.removesuffix(b"\n").split(b"\n"), start=line):
+        for at, text in enumerate(block.removesuffix(b"\n").split(b"\n"), start=here.line):
             if not text.strip():
                 continue
             found, fault = json_object(text)
             if found is None:
-                where = f"line {at + 1}" + (f" from byte {begin} on" if begin else "")
-                rejects.append(Reject(first + at, None, "row", f"{where}: {fault}"))
+                if _holds_several(text):
+                    raise SourceError(
+                        f"{here.file}: {here.told(at)} holds more than one object, so its rows "
+                        "cannot be counted; end each object with a line feed (JSON Lines)"
+                    )
+                rejects.append(Reject(here.first + at, None, "row", f"{here.told(at)}: {fault}"))
                 continue
-            rows.append(first + at)
+            rows.append(here.first + at)
             for name, column in values.items():
                 column.append(found.get(name))
         arrays = [self._column(name, values[name]) for name in columns]
@@ -273,6 +300,16 @@ class JsonTable(TextTable):
             kind, depth = self._fields[name]
             return json_column(kind, depth, values)
         return _untyped(values, self._kinds.get(name))
+
+
+def _holds_several(line: bytes) -> bool:
+    """Tell whether a line that is no JSON has an object and then another: line ends are lost."""
+    try:
+        text = line.removeprefix(BYTE_ORDER_MARK).decode().lstrip()
+        found, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and text[end:].lstrip(" \t\r,").startswith("{")
 
 
 def _is_utf8(block: bytes) -> bool:
@@ -292,12 +329,18 @@ def _arrow(kind: str, depth: int = 0) -> Any:
     return found
 
 
-def _kind(block: bytes, fixed: Mapping[str, str | None], column: str) -> str | None:
-    """Detect the kind of a column's values from the first lines."""
+def _kind(block: bytes, fixed: Mapping[str, str | None], column: str, told: str) -> str | None:
+    """Detect the kind of a column's values from the first lines. Raises SourceError."""
     if column in fixed:
         return kind_of(pa.array([fixed[column]], pa.string()))
     lines = filter(None, (json_object(line)[0] for line in block.splitlines()))
     values = [value for line in lines if (value := line.get(column)) not in (None, "")]
+    odd = [value for value in values if isinstance(value, bool | dict | list)]
+    if 2 * len(odd) > len(values):
+        raise SourceError(
+            f"{told}: column {column} holds {said(odd[0])}, which cannot be a watermark; write a "
+            "number, a text, or a time in ISO 8601"
+        )
     if values and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return NUMBER
     return kind_of(pa.array(list(map(_text, values)), pa.string()))

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from fourways_runtime.errors import SourceError
+from fourways_runtime.io.sources.text_order import why_unordered
 from fourways_runtime.io.sources.watermarks import highest, lowered
 from fourways_runtime.io.store.runs.merge import among
 from fourways_runtime.scoring.columns import Array, Rows
@@ -115,12 +117,18 @@ class Changes:
         return section.digest in self._digests
 
     def tell(self, chunk: Chunk) -> Told:
-        """Select the rows of a piece that must be scored."""
+        """Select the rows of a piece that must be scored.
+
+        Raises SourceError: its watermarks are texts that are not ordered by what they say.
+        """
         batch, rows = chunk.batch, chunk.rows
         if self._watermark is not None:
             values = chunk.watermark
             values = batch.column(self._watermark) if values is None else values
-            return Told(batch, rows, watermark=highest(values))
+            top = highest(values)
+            if (why := why_unordered(values, top)) is not None:
+                raise SourceError(f"incremental.watermark: column {self._watermark}: {why}")
+            return Told(batch, rows, watermark=top)
         if not self.by_hash:
             return Told(batch, rows)
         hashes = row_hashes(batch, self._columns)
