@@ -27,11 +27,9 @@ from fourways_runtime.scoring.late_truth import PastBatch, labelled
 from fourways_runtime.workloads import quality_watch, truth_topic
 from fourways_runtime.workloads.quality_watch import QualityWatch, measure_window
 from fourways_runtime.workloads.truth import MIN_LABELS
+from tests.kit import offline_metrics
 from tests.kit.batch_world import World
-from tests.kit.lazy import LazyModule
 from tests.kit.stores import commit, contract, predictions
-
-sklearn_metrics = LazyModule("sklearn.metrics")
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEYS = [f"c{at}" for at in range(60)]
@@ -88,7 +86,7 @@ def truth(world: World, rows: list[Label]) -> None:
 
 
 def offline(labels: list[Label], batches: list[Predicted], since: datetime) -> dict[str, float]:
-    """Count by the rule in plain Python, label by label, with scikit-learn's metrics."""
+    """Count by the rule in plain Python, label by label."""
     chosen: dict[tuple[str, datetime], tuple[datetime, Any, float]] = {}
     for key, label, at in labels:
         before = [(made, found[key]) for made, found in batches if key in found and made <= at]
@@ -107,9 +105,9 @@ def offline(labels: list[Label], batches: list[Predicted], since: datetime) -> d
     )
     return {
         "labels": len(chosen),
-        "AUC": sklearn_metrics.roc_auc_score(happened, told),
-        "MAE": sklearn_metrics.mean_absolute_error(happened, told),
-        "LogLoss": sklearn_metrics.log_loss(happened, told),
+        "AUC": offline_metrics.auc(happened, told),
+        "MAE": offline_metrics.mae(happened, told),
+        "LogLoss": offline_metrics.log_loss(happened, told),
         "Calibration": calibration,
     }
 
