@@ -128,6 +128,24 @@ def _broken_by_text(rules: tuple[Rule, ...], text: str) -> tuple[Rule, ...]:
     return _broken(rules, text)
 
 
+_kept: set[tuple[type[ApiModel], str]] = set()
+"""Objects that keep the rules of their type, as text; of the last ``_KEPT`` or fewer."""
+
+_KEPT, _KEPT_CHARACTERS = 1024, 2048
+
+
+def _keep_or_refuse(model: type[ApiModel], value: dict[str, Any]) -> None:
+    # Most objects of a deployment are those of the last look at it, and CEL takes the longest.
+    told = model, repr(value)
+    if told in _kept:
+        return
+    _refuse_broken(model.rules, value)
+    if len(told[1]) <= _KEPT_CHARACTERS:
+        if len(_kept) >= _KEPT:
+            _kept.clear()
+        _kept.add(told)
+
+
 def longer_than_zero(field: str) -> Rule:
     """Return the rule that a field's duration is greater than zero."""
     return Rule(
@@ -204,7 +222,7 @@ class ApiModel(BaseModel):
     @model_validator(mode="after")
     def _keep_rules(self, info: ValidationInfo) -> Self:
         if self.rules and info.context is not SKIP_RULES:
-            _refuse_broken(self.rules, self.to_json())
+            _keep_or_refuse(type(self), self.to_json())
         return self
 
     def to_json(self) -> dict[str, Any]:

@@ -247,3 +247,13 @@ def test_what_is_to_be_quoted_is_told_as_the_file_has_it(written: str) -> None:
 def test_a_number_that_no_quotes_would_help_is_told_its_form() -> None:
     (problem,) = refusal(document(spec__resources__memory=512))
     assert problem.fix == "write an amount with its unit, as in 512Mi or 1.5Gi"
+
+
+def test_an_object_is_judged_anew_when_it_differs_however_often_it_was_right() -> None:
+    batch = {"spec__batch__schedule": "0 3 * * *"}
+    for _ in range(2):
+        check(parse(document(**batch)))
+    for wrong in ({"spec__batch__timeZone": "Local"}, {"spec__model__digest": None}):
+        for _ in range(2):
+            assert refusal(document(**batch, **wrong))
+        check(parse(document(**batch)))
