@@ -51,15 +51,16 @@ CHURN = contract("string", ("score", "float32", []), ("label", "string", []), ("
 GRID = contract("int64", ("grid", "float64", [2, 3]), ("n", "int64", []))
 
 
+ROWS = {f"c{i}": {"score": i / 4, "label": f"l{i}", "ok": i % 2 == 0} for i in range(2000)}
+
+
 class MemoryStore:
     """A StoreReader over dicts. ``down`` makes it fail, ``hold`` makes it wait."""
 
     def __init__(self) -> None:
         self.runs = {"churn": run(CHURN), "grid": run(GRID)}
         self.rows: dict[str, dict[Key, dict[str, Any]]] = {
-            "churn": {
-                f"c{i}": {"score": i / 4, "label": f"l{i}", "ok": i % 2 == 0} for i in range(2000)
-            },
+            "churn": dict(ROWS),
             "grid": {i: {"grid": [[i, 1, 2], [3, 4, 5]], "n": i} for i in (-1, 5, 2**63 - 1)},
         }
         self.rows["churn"]["ä/ b%2F"] = {"score": 9.0, "label": "odd", "ok": True}

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -47,6 +48,11 @@ def _others(cluster: FakeCluster) -> dict[str, Json]:
     return state
 
 
+@cache
+def _alone() -> dict[str, Json]:
+    return _others(_settled(*NEIGHBOURS))
+
+
 def _fails(*_: Any) -> Any:
     raise FAULT
 
@@ -70,10 +76,10 @@ def _break(monkeypatch: pytest.MonkeyPatch, mode: Mode, part: str) -> None:
 def test_what_cannot_be_planned_costs_its_own_route_only(
     monkeypatch: pytest.MonkeyPatch, mode: Mode, part: str
 ) -> None:
-    alone = _settled(*NEIGHBOURS)
+    alone = _alone()
     _break(monkeypatch, mode, part)
     cluster = _settled(NEIGHBOURS[0], in_mode(mode, "bad"), *NEIGHBOURS[1:])
-    assert _others(cluster) == _others(alone)
+    assert _others(cluster) == alone
     assert {_conditions(cluster, name)["SpecValid"]["status"] for name in "abc"} == {"True"}
     conditions = _conditions(cluster)
     assert {kind: (c["status"], c["reason"]) for kind, c in conditions.items()} == {
@@ -105,7 +111,7 @@ def test_what_cannot_be_planned_any_more_goes_on_as_it_was(
 
 
 def test_a_status_that_cannot_be_worked_out_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = _settled(*NEIGHBOURS)
+    alone = _alone()
     record = modes.MODES["batch"]
 
     def view(facts: Any, deployment: ModelDeployment, old: Any) -> Any:
@@ -115,7 +121,7 @@ def test_a_status_that_cannot_be_worked_out_says_so(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(modes.MODES, "batch", replace(record, view=view))  # type: ignore[arg-type]
     cluster = _settled(NEIGHBOURS[0], apply("bad"), *NEIGHBOURS[1:])
-    assert _others(cluster) == _others(alone)
+    assert _others(cluster) == alone
     assert ("CronJob", NAMESPACE, "bad-batch") in cluster.objects
     conditions = _conditions(cluster)
     assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == (

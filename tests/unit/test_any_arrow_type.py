@@ -10,6 +10,7 @@ import datetime as dt
 import decimal
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,18 @@ def _made(name: str) -> str:
 COLUMNS = list(columns())
 
 
+@cache
+def _decoder(kind: str, shape: tuple[int, ...]) -> Decoder:
+    contract = Contract.model_validate(
+        {
+            "entityKey": {"name": "id"},
+            "inputs": [{"name": "x", "type": kind, "shape": shape}],
+            "outputs": [{"name": "y", "type": "float64"}],
+        }
+    )
+    return Decoder(contract)
+
+
 @pytest.mark.parametrize("column", COLUMNS, ids=[str(each.type)[:60] for each in COLUMNS])
 def test_what_is_accepted_is_read(column: Any) -> None:
     batch = pa.RecordBatch.from_arrays([pa.array(["a", "b", "c"]), column], ["id", "x"])
@@ -96,15 +109,8 @@ def test_what_is_accepted_is_read(column: Any) -> None:
         for shape in ((), (1,), (-1,), (1, 1)):
             if not accepts(kind, shape, plain_type(column.type)):
                 continue
-            contract = Contract.model_validate(
-                {
-                    "entityKey": {"name": "id"},
-                    "inputs": [{"name": "x", "type": kind, "shape": shape}],
-                    "outputs": [{"name": "y", "type": "float64"}],
-                }
-            )
             plain = plain_batch(batch)
-            records, rejects = Decoder(contract).decode(plain, np.arange(3))
+            records, rejects = _decoder(kind, shape).decode(plain, np.arange(3))
             assert len(records) + len(rejects) == 3
             assert len(row_hashes(plain, ("id", "x"))) == 3
 

@@ -15,6 +15,9 @@ from fourways_runtime.errors import SourceError
 from fourways_runtime.io.fetch.location import Location
 from fourways_runtime.io.fetch.objects import SMALL_BYTES, open_known, translated
 
+# The clients of both stores take a second to import.
+pytestmark = pytest.mark.thorough
+
 KEY = "a2V5"
 BODY = bytes(range(256)) * (SMALL_BYTES // 256 + 1)
 

@@ -204,7 +204,9 @@ def stored(world: World) -> dict[str, dict[str, Any]]:
         return found
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(at, marks=pytest.mark.thorough) for at in (1, 2))]
+)
 def test_quality_is_that_of_an_offline_count_whatever_order_labels_come_in(
     world: World, clock: list[datetime], seed: int
 ) -> None:

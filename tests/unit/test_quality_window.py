@@ -128,7 +128,9 @@ def scored(random: np.random.Generator, count: int) -> list[Predicted]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(at, marks=pytest.mark.thorough) for at in (2, 3))]
+)
 def test_quality_is_that_of_an_offline_count(world: World, store: Database, seed: int) -> None:
     """Late, doubled, corrected, unordered and unknown labels, while keys are scored again."""
     random = np.random.default_rng(seed)

@@ -225,7 +225,8 @@ def test_the_search_finds_valid_and_invalid_addresses(field: str) -> None:
     @settings(max_examples=50, deadline=None, database=None, derandomize=True)
     @given(_addresses((field,)))
     def judge(drawn: tuple[str, str]) -> None:
-        seen.add(accepted(with_address(*drawn)) is not None)
+        if len(seen) < 2:
+            seen.add(accepted(with_address(*drawn)) is not None)
 
     judge()
     assert seen == {True, False}
