@@ -15,8 +15,10 @@ after it:
   worker has backed off for a while;
 * remake: the topic or stream is deleted and made anew, once all its events have answers.
 
-No event may be lost or scored twice, and none may become a dead letter. The seconds from the end of
-a disturbance until all events have answers are printed. Exits with 1 if something is wrong.
+No event may be lost or scored twice, and none may become a dead letter. While the store stands
+still or is full, the worker must tell that it is not ready and how many events wait; afterwards,
+that it is ready and none waits. The seconds from the end of a disturbance until all events have
+answers are printed. Exits with 1 if something is wrong.
 """
 
 from __future__ import annotations
@@ -73,6 +75,7 @@ def run(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Result:
                     seconds = _disturb(rig, plan, what, busy)
                     name = f"{what}, {'under load' if busy else 'while quiet'}"
                     recoveries.setdefault(name, []).append(seconds)
+                    rig.until_told(ready=True, waiting=lambda count: count == 0)
                     faults = rig.check()
                     say(f"{number + 1}: {name}: {seconds:.1f} s; {', '.join(faults) or 'all well'}")
                     if faults:
@@ -109,16 +112,23 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
     elif what == "broker":
         rig.broker.restart()
     elif what == "pause":
-        rig.pause_store(plan.pause)
+        with rig.paused_store():
+            end = time.monotonic() + plan.pause
+            _joined(loading)
+            rig.until_told(ready=False, waiting=lambda count: (count > 0) == busy)
+            time.sleep(max(0.0, end - time.monotonic()))
     elif what == "full":
-        if not busy:
-            rig.send(1)  # Only a write finds that there is no room.
-        rig.fill_store(_FULL_SECONDS)
+        with rig.full_store():
+            if not busy:
+                rig.send(1)  # Only a write finds that there is no room.
+            time.sleep(_FULL_SECONDS)
+            _joined(loading)
+            left = len(rig.sent) - rig.answered()
+            rig.until_told(ready=False, waiting=lambda count: count == left)
     else:
         rig.line.arm()
     ended = time.monotonic()
-    if loading.ident is not None:
-        loading.join()
+    _joined(loading)
     if failures:
         raise failures[0]
     if not busy or len(rig.sent) < before + plan.events:
@@ -127,6 +137,12 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
     if what == "cut" and not rig.line.cut.wait(30):
         raise Stuck("the line was not cut")
     return time.monotonic() - ended
+
+
+def _joined(thread: threading.Thread) -> None:
+    """Wait for a thread, if it was started."""
+    if thread.ident is not None:
+        thread.join()
 
 
 def main() -> int:

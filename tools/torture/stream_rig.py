@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import psycopg
 
 from fourways_api.runtime_config import CONFIG_VARIABLE
@@ -67,6 +68,8 @@ class StreamRig:
 
     def __init__(self, folder: Path, broker: str) -> None:
         self._folder = folder
+        self._port = free_port()
+        self._url = f"http://127.0.0.1:{self._port}"
         self._broker_name = broker
         self._stack = ExitStack()
         self._worker: subprocess.Popen[bytes] | None = None
@@ -115,11 +118,34 @@ class StreamRig:
     def settle(self) -> None:
         """Wait until every event sent has an answer."""
 
-        count = "SELECT count(DISTINCT id) FROM seen"
         self.until(
-            lambda: self.ask(count) == [(len(self.sent),)],
-            lambda: f"all {len(self.sent)} events have answers, but {self.ask(count)}",
+            lambda: self.answered() == len(self.sent),
+            lambda: f"all {len(self.sent)} events have answers, but {self.answered()}",
         )
+
+    def answered(self) -> int:
+        """Return how many events have answers; none while there is no store."""
+        found = self.ask("SELECT count(DISTINCT id) FROM seen")
+        return int(found[0][0]) if found else 0
+
+    def until_told(self, *, ready: bool, waiting: Callable[[int], bool]) -> None:
+        """Wait until the worker says whether it is ready, and how many events wait."""
+
+        def told() -> tuple[bool, bool, int] | None:
+            try:
+                text = httpx.get(f"{self._url}/metrics").text
+                answer = httpx.get(f"{self._url}/v2/health/ready")
+            except httpx.TransportError:
+                return None
+            lags = re.findall(r"^fourways_stream_lag{.*} (\S+)$", text, re.MULTILINE)
+            metric = "\nfourways_stream_ready 1.0\n" in text
+            return answer.is_success, metric, round(sum(map(float, lags)))
+
+        def true() -> bool:
+            found = told()
+            return found is not None and found[:2] == (ready, ready) and waiting(found[2])
+
+        wait(true, lambda: f"the worker tells its state: {told()}", 30, self.revive)
 
     def check(self) -> list[str]:
         """Return what is lost, doubled, wrong or dead; nothing, if all is well."""
@@ -146,24 +172,26 @@ class StreamRig:
         self.postgres.crash()
         self.postgres.start()
 
-    def pause_store(self, seconds: float) -> None:
-        """Stop all processes of PostgreSQL with SIGSTOP for a while."""
+    @contextmanager
+    def paused_store(self) -> Iterator[None]:
+        """Stop all processes of PostgreSQL with SIGSTOP for as long as the context lasts."""
         pids = [int(pid) for (pid,) in self.ask("SELECT pid FROM pg_stat_activity")]
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(seconds)
+            yield
         finally:
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-    def fill_store(self, seconds: float) -> None:
-        """Leave PostgreSQL no room for predictions for a while."""
+    @contextmanager
+    def full_store(self) -> Iterator[None]:
+        """Leave PostgreSQL no room for predictions for as long as the context lasts."""
         self._set_room(False)
         try:
-            time.sleep(seconds)
+            yield
         finally:
             self._set_room(True)
 
@@ -216,7 +244,7 @@ class StreamRig:
                 "source": self.broker.source(),
                 "microBatch": {"maxEvents": 64, "maxDelay": "5ms"},
             },
-            "port": free_port(),
+            "port": self._port,
             "host": "127.0.0.1",
             "paths": {
                 "storeUriFile": f"{self._folder}/store-secret/uri",

@@ -55,7 +55,7 @@ _WAYS_TO_DIE = "it crashed, ran out of memory, or the model never returned"
 _CLOSE_SECONDS = 10.0
 _SHOW_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.25
-_LAST_PAUSE_SECONDS = 4.0
+_LAST_PAUSE_SECONDS = 2.0
 """First and maximum pause before the worker restarts after a failure; the pause doubles with each
 consecutive failure."""
 
