@@ -14,6 +14,7 @@ import pytest
 from fourways_api import Paths
 from fourways_api.modes import NatsSource
 from fourways_runtime.io.brokers.nats_source import NatsEvents
+from fourways_runtime.io.brokers.source import OUTAGE_SECONDS
 from tests.kit.stream_rig import (
     PATIENCE,
     NatsServer,
@@ -268,3 +269,24 @@ def test_a_poll_returns_no_more_events_than_were_asked_for(nats: NatsServer) -> 
     events.close()
     assert max(sizes) <= 4
     assert positions == list(range(1, count + 1))
+
+
+def test_the_newest_position_is_known_without_a_consumer(nats: NatsServer) -> None:
+    events = NatsEvents(NatsSource.model_validate(source(nats)["nats"]), Paths())
+    events.open(10)
+    events.start(Leader())
+    nats.publish(("sensors.a", b"-", None) for _ in range(2))
+    until(lambda: events.poll(4, 0.1, 0.001), "events are read")
+
+    async def remove_consumer(jetstream: Any) -> None:
+        (found,) = await jetstream.consumers_info("SENSORS")
+        # While the store does not answer, nothing is read; the worker ends after a minute of that.
+        assert found.config.inactive_threshold > OUTAGE_SECONDS
+        await jetstream.delete_consumer("SENSORS", found.name)
+
+    assert events.newest() == {0: 3}
+    nats.do(remove_consumer)
+    nats.publish(("sensors.a", b"-", None) for _ in range(3))
+    assert events.newest() == {0: 6}
+    assert events.problem() == ""
+    events.close()

@@ -58,6 +58,10 @@ _STAND_BY_SECONDS = 0.5
 _LEAD_SECONDS = 5.0
 """Seconds after which the lead is renewed: it ends with the store's connection."""
 
+_CONSUMER_SECONDS = 5 * OUTAGE_SECONDS
+"""Seconds without a request after which the server removes our consumer. Nothing is requested while
+the store does not answer."""
+
 _QUIET_SECONDS = 5.0
 """Seconds without an event after which the server is asked whether our consumer still exists."""
 
@@ -345,7 +349,7 @@ class NatsEvents:
                 opt_start_seq=max(1, self._next),
                 ack_policy=AckPolicy.NONE,
                 filter_subject=self._source.subject,
-                inactive_threshold=30.0,
+                inactive_threshold=_CONSUMER_SECONDS,
                 mem_storage=True,
                 num_replicas=1,
             ),
@@ -365,8 +369,9 @@ class NatsEvents:
         if client is None:
             raise nats.errors.ConnectionClosedError
         if subscription is not None:
-            about = await subscription.consumer_info()
-            return self._next + (about.num_pending or 0)
+            with suppress(nats.js.errors.NotFoundError):  # The next poll makes it anew.
+                about = await subscription.consumer_info()
+                return self._next + (about.num_pending or 0)
         return await self._last_of_subject(client) + 1
 
     async def _last_of_subject(self, client: Client) -> int:
