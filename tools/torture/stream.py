@@ -37,6 +37,9 @@ from .stream_rig import StreamRig
 
 _EVENTS = 2000
 _FULL_SECONDS = 10.0
+_LATE, _LATE_SECONDS = 10, 5.0
+"""Events that come shortly before the end of a pause, and how long before it."""
+
 DISTURBANCES = ("store", "crash", "broker", "cut", "pause", "full", "remake")
 
 
@@ -115,7 +118,11 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
         with rig.paused_store():
             end = time.monotonic() + plan.pause
             _joined(loading)
-            rig.until_told(ready=False, waiting=lambda count: (count > 0) == busy)
+            told = rig.until_told(ready=False, waiting=lambda count: (count > 0) == busy)
+            time.sleep(max(0.0, end - _LATE_SECONDS - time.monotonic()))
+            if busy:
+                rig.send(_LATE)
+                rig.until_told(ready=False, waiting=lambda count: count == told + _LATE)
             time.sleep(max(0.0, end - time.monotonic()))
     elif what == "full":
         with rig.full_store():

@@ -128,8 +128,8 @@ class StreamRig:
         found = self.ask("SELECT count(DISTINCT id) FROM seen")
         return int(found[0][0]) if found else 0
 
-    def until_told(self, *, ready: bool, waiting: Callable[[int], bool]) -> None:
-        """Wait until the worker says whether it is ready, and how many events wait."""
+    def until_told(self, *, ready: bool, waiting: Callable[[int], bool]) -> int:
+        """Wait until the worker says whether it is ready, and how many events wait; return it."""
 
         def told() -> tuple[bool, bool, int] | None:
             try:
@@ -141,11 +141,13 @@ class StreamRig:
             metric = "\nfourways_stream_ready 1.0\n" in text
             return answer.is_success, metric, round(sum(map(float, lags)))
 
-        def true() -> bool:
+        def true() -> list[int]:
             found = told()
-            return found is not None and found[:2] == (ready, ready) and waiting(found[2])
+            fits = found is not None and found[:2] == (ready, ready) and waiting(found[2])
+            return [found[2]] if found is not None and fits else []
 
-        wait(true, lambda: f"the worker tells its state: {told()}", 30, self.revive)
+        (count,) = wait(true, lambda: f"the worker tells its state: {told()}", 30, self.revive)
+        return int(count)
 
     def check(self) -> list[str]:
         """Return what is lost, doubled, wrong or dead; nothing, if all is well."""
