@@ -17,8 +17,8 @@ after it:
 
 No event may be lost or scored twice, and none may become a dead letter. While the store stands
 still or is full, the worker must tell that it is not ready and how many events wait; afterwards,
-that it is ready and none waits. The seconds from the end of a disturbance until all events have
-answers are printed. Exits with 1 if something is wrong.
+that it is ready and none waits. The seconds from the end of a disturbance, or from the last event
+if that comes later, until all events have answers are printed. Exits with 1 if something is wrong.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
     """Disturb once; return the seconds it took to recover."""
     if what == "remake":
         rig.broker.remake()  # All of its events have answers: what is deleted is done.
-        ended = time.monotonic()
         rig.send(plan.events if busy else 1)
+        ended = time.monotonic()
         rig.settle()
         return time.monotonic() - ended
     failures: list[Exception] = []
@@ -134,8 +134,8 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
             rig.until_told(ready=False, waiting=lambda count: count == left)
     else:
         rig.line.arm()
-    ended = time.monotonic()
     _joined(loading)
+    ended = time.monotonic()
     if failures:
         raise failures[0]
     if not busy or len(rig.sent) < before + plan.events:
