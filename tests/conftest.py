@@ -7,8 +7,11 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 # Nothing that is imported or collected goes away again: see pytest_runtestloop.
 gc.disable()
@@ -50,6 +53,23 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
+class _Scheduling(LoadFileScheduling):
+    """Runs a file's tests in one worker, as xdist does, and ends after a worker that crashed.
+
+    A worker runs its last test only when it knows that there is no other. xdist 3.8 does not tell
+    the one that replaces a crashed worker, if it gives it the last file with one test left.
+    """
+
+    def _reschedule(self, node: WorkerController) -> None:
+        super()._reschedule(node)
+        if not self.workqueue:
+            node.shutdown()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling | None:
+    return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     """Collect garbage seldom, and leave out what was imported: that took a tenth of the time."""
@@ -78,6 +98,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
     if not latest <= _ends <= latest + SLACK_SECONDS:
         _ends = latest + SLACK_SECONDS
         faulthandler.dump_traceback_later(_ends - now, exit=True, file=_stderr)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact() -> None:
+    """Set the timer again: for a failed test, pytest and its plugin cancel theirs and ours.
+
+    They do so for those who look at the failure in a debugger. Without one, the cleanup of a failed
+    test is what hangs most often.
+    """
+    if _ends:  # Else no test runs in this process: the module of one could not be imported.
+        left = max(_ends - time.monotonic(), GRACE_SECONDS)
+        faulthandler.dump_traceback_later(left, exit=True, file=_stderr)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

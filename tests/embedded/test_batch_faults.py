@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,21 +206,14 @@ def test_a_store_that_stands_still_is_named_with_what_the_run_does(
     monkeypatch.setattr(place_watch, "LOOK_SECONDS", 0.1)
     world = world_of(tmp_path, own_server.database())
     run = run_of(world, "r1")
-    stopped: list[int] = []
     told: list[str] = []
 
     def stop() -> None:
-        with psycopg.connect(world.uri) as connection:
-            found = connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
-        main = (own_server.data / "postmaster.pid").read_text().splitlines()[0]
-        stopped.extend([int(main), *(int(pid) for (pid,) in found)])
-        for pid in stopped[:]:
-            _signal(pid, signal.SIGSTOP)
+        own_server.pause(accepting=False)
 
     def stuck(error: Unavailable) -> None:
         told.append(f"{error.reason}: {error}")
-        for pid in stopped:
-            _signal(pid, signal.SIGCONT)
+        own_server.resume()
 
     if stage is not None:
         at(run, stage, stop)
@@ -241,8 +231,3 @@ def test_a_store_that_stands_still_is_named_with_what_the_run_does(
     (said,) = told
     assert said.startswith(f"StoreUnavailable: {what}")
     assert said.endswith("the prediction store has not answered for 1 s")
-
-
-def _signal(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)

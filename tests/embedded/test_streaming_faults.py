@@ -7,8 +7,6 @@ between two events, and to what it has looked up before.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +21,6 @@ from tests.kit.stream_rig import (
     NatsServer,
     WorkerProcess,
     answered,
-    ask,
     configure,
     dead_letters,
     ready,
@@ -174,19 +171,13 @@ def test_a_store_that_stands_still_for_a_while_loses_and_doubles_nothing(
     worker = WorkerProcess(tmp_path, configure(tmp_path, store, source(nats)))
     send(nats, "a")
     answered(store, "a")
-    pids = [int(pid) for (pid,) in ask(store, "SELECT pid FROM pg_stat_activity")]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with own_server.paused():
         send(nats, *(f"k{at}" for at in range(300)))
         until(
             lambda: "has not responded for" in worker.readiness(),
             "the worker is not ready",
             seconds=15 * PATIENCE,
         )
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
     answered(store, *(f"k{at}" for at in range(300)))
     ready(worker)
     assert worker.stop() == 0

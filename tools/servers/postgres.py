@@ -25,6 +25,7 @@ class PostgresMissing(RuntimeError):
 
 
 _START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
 _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -45,6 +46,7 @@ class Server:
         self._user = _unprivileged()
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+        self._paused: list[int] = []
         if self._user:
             entry = pwd.getpwnam(self._user)
             os.chown(self.folder, entry.pw_uid, entry.pw_gid)
@@ -89,17 +91,61 @@ class Server:
 
     def stop(self) -> None:
         """Stop at once: connections are cut, data is kept."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait()
-            self._process = None
+        self._end(signal.SIGINT)
 
     def crash(self) -> None:
         """End it without a checkpoint, as a crash does; the next start recovers from its log."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)
+        self._end(signal.SIGQUIT)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self.resume()
+        self._process.send_signal(number)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Its children end with it: the next start cleans up after them.
+            self._process.kill()
             self._process.wait()
+            raise RuntimeError(f"PostgreSQL did not stop within {_STOP_SECONDS:g} s") from None
+        finally:
             self._process = None
+
+    def pause(self, *, accepting: bool = True) -> None:
+        """Stop its processes with SIGSTOP until :meth:`resume`, or until the server is stopped.
+
+        Args:
+            accepting: Whether the main process runs on, so that it accepts new connections.
+
+        """
+        if self.process_id is None:
+            raise RuntimeError("PostgreSQL does not run")
+        children = (
+            Path(f"/proc/{self.process_id}/task/{self.process_id}/children").read_text().split()
+        )
+        self._paused = [] if accepting else [self.process_id]
+        self._paused += [int(pid) for pid in children]
+        self._signal_paused(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the processes run that :meth:`pause` stopped."""
+        self._signal_paused(signal.SIGCONT)
+        self._paused = []
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop its processes, all but the main one, for as long as the context is open."""
+        try:
+            self.pause()
+            yield
+        finally:
+            self.resume()
+
+    def _signal_paused(self, number: signal.Signals) -> None:
+        for pid in self._paused:
+            with suppress(ProcessLookupError):  # The process of a connection that has been closed.
+                os.kill(pid, number)
 
     def database(self) -> str:
         """Make an empty database and return its URI."""

@@ -115,7 +115,7 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
     elif what == "broker":
         rig.broker.restart()
     elif what == "pause":
-        with rig.paused_store():
+        with rig.postgres.paused():
             end = time.monotonic() + plan.pause
             _joined(loading)
             told = rig.until_told(ready=False, waiting=lambda count: (count > 0) == busy)

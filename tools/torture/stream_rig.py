@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -173,20 +172,6 @@ class StreamRig:
         """Crash PostgreSQL and start it again."""
         self.postgres.crash()
         self.postgres.start()
-
-    @contextmanager
-    def paused_store(self) -> Iterator[None]:
-        """Stop all processes of PostgreSQL with SIGSTOP for as long as the context lasts."""
-        pids = [int(pid) for (pid,) in self.ask("SELECT pid FROM pg_stat_activity")]
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
 
     @contextmanager
     def full_store(self) -> Iterator[None]:
