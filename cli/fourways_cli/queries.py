@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-import orjson
 import typer
+
+from fourways_runtime.scoring import exact_json
 
 from .completion import deployment_names
 from .predictions import InputNotAllowed, predictions
@@ -70,7 +71,7 @@ def get(
 def _input(text: str) -> tuple[str, object]:
     name, _, value = text.partition("=")
     try:
-        return name, orjson.loads(value)
+        return name, exact_json.loads(value)
     except ValueError:
         # A bare word needs no quotes.
         return name, value

@@ -10,13 +10,12 @@ import math
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fourways_api import InputField
 
-from . import ragged
+from . import exact_json, ragged
 from .cells import Cells, is_list, is_text, leaf, texts_of
 from .checks import MAX_KEY_BYTES, RecordChecker, Refused, note, violations
 from .columns import Array, Keys, Records, Reject, Rows, Texts, text_ends
@@ -155,7 +154,7 @@ def _from_json(field: InputField, found: Cells) -> tuple[Array, Faults]:
         if at in faults or not text:
             continue
         try:
-            parsed[at] = orjson.loads(text)
+            parsed[at] = exact_json.loads(text)
         except ValueError:
             parsed[at] = None
         if not isinstance(parsed[at], list):

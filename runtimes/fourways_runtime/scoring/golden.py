@@ -20,6 +20,7 @@ from fourways_api import Contract, GoldenVectors
 from fourways_runtime.errors import GoldenMismatch, WorkloadError
 from fourways_runtime.model_watch import WATCH
 
+from . import exact_json
 from .checks import RecordChecker
 from .columns import Array, Scored
 from .pipeline import Pipeline
@@ -186,7 +187,7 @@ def compare(expected: Any, got: Any, golden: GoldenVectors) -> str | None:
 
 def _vector(line: bytes, number: int, contract: Contract) -> Vector:
     try:
-        found = orjson.loads(line)
+        found = exact_json.loads(line)
         vector = Vector(dict(found["inputs"]), dict(found["outputs"]), number)
     except orjson.JSONDecodeError:
         raise GoldenMismatch(f"line {number} of the golden file is not JSON") from None

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
+from . import exact_json
 from .literals import EXACT, is_float
 from .times import is_time
 
@@ -43,7 +43,7 @@ def is_json(found: Any) -> bool:
 
 def json_values(found: Any) -> list[Any]:
     """Return the values of JSON cells; None for null."""
-    return [None if raw is None else orjson.loads(raw) for raw in found.storage.to_pylist()]
+    return [None if raw is None else exact_json.loads(raw) for raw in found.storage.to_pylist()]
 
 
 def json_texts(found: Any) -> Any:
@@ -71,7 +71,7 @@ def json_column(kind: str, depth: int, values: Sequence[Any]) -> Any:
             return pa.array(values, wide)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         pass
-    texts = [None if value is None else orjson.dumps(value) for value in values]
+    texts = [None if value is None else exact_json.dumps(value) for value in values]
     return _from_storage(JsonCells(), pa.array(texts, pa.binary()))
 
 

@@ -28,8 +28,8 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-import orjson
 
+from . import exact_json
 from .times import count_of, example, is_time
 
 Fault = str | None
@@ -92,7 +92,7 @@ def json_object(raw: bytes) -> tuple[dict[str, Any] | None, Fault]:
     if not raw.strip():
         return None, "it is not JSON: it is empty"
     try:
-        found = orjson.loads(raw)
+        found = exact_json.loads(raw)
     except ValueError as error:
         return None, f"it is not JSON: {str(error).partition(':')[0]}"
     return (found, None) if isinstance(found, dict) else (None, "it is not a JSON object")

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from fourways_runtime.scoring.columns import Array
+from fourways_runtime.scoring.exact_json import BEYOND
 from fourways_runtime.scoring.literals import EXACT
 from fourways_runtime.scoring.literals import from_json as judged
 from fourways_runtime.scoring.times import is_time
@@ -41,15 +42,23 @@ class MalformedTensor(Exception):
 
 
 def from_json(
-    kind: str, nullable: bool, data: Any, shape: tuple[int, ...], plain: bool
+    kind: str,
+    nullable: bool,
+    data: Any,
+    shape: tuple[int, ...],
+    plain: bool,
+    *,
+    exact: bool = True,
 ) -> tuple[Array, Faults]:
     """Convert JSON data, flat or nested as ``shape`` (N, …), to the contract's type ``kind``.
 
-    ``plain`` guarantees that it contains neither true nor false. Returns the flat values, and by
-    element the first fault of each record.
+    ``plain`` guarantees that it contains neither true nor false. Not ``exact``: the parser gave
+    integers of more than 64 bits as floats. Returns the flat values, and by element the first fault
+    of each record.
 
     Raises:
         MalformedTensor: it is not a list, or has another shape.
+        MaybeRounded: it is not ``exact``, and has a float that may stand for such an integer.
 
     """
     if type(data) is not list:
@@ -63,18 +72,21 @@ def from_json(
         return np.empty(0, numpy_type(kind)), {}
     size = max(1, wanted // shape[0]) if shape and shape[0] else 1
     if wanted <= SLICE:
-        values, faults = _converted(kind, nullable, data, plain, _Records(size, 0))
-        return values, faults
+        return _converted(kind, nullable, data, plain, _Records(size, 0), exact)
     values = np.empty(wanted, numpy_type(kind))
     found: dict[int, tuple[int, str]] = {}
     for start in range(0, wanted, SLICE):
         part = data[start : start + SLICE]
         values[start : start + SLICE], faults = _converted(
-            kind, nullable, part, plain, _Records(size, start)
+            kind, nullable, part, plain, _Records(size, start), exact
         )
         for at, reason in faults.items():
             found.setdefault((start + at) // size, (start + at, reason))
     return values, dict(found.values())
+
+
+class MaybeRounded(Exception):
+    """A float may stand for an integer of more digits; only the text tells them apart."""
 
 
 class _Records:
@@ -98,25 +110,28 @@ class _Records:
 
 
 def _converted(
-    kind: str, nullable: bool, data: list[Any], plain: bool, records: _Records
+    kind: str, nullable: bool, data: list[Any], plain: bool, records: _Records, exact: bool
 ) -> tuple[Array, Faults]:
     if kind == "string":
         return _texts(data, records)
     if kind == "bool":
         return _truths(data, records)
     if kind == "bytes" or is_time(kind):
-        return _one_by_one(data, kind, nullable, records)
+        return _one_by_one(data, kind, nullable, records, exact)
     to = np.dtype(kind)
     code = "d" if to.kind == "f" else ("Q" if kind == "uint64" else "q")
     try:
         if not plain and bool in set(map(type, data)):
-            return _one_by_one(data, kind, nullable, records)
+            return _one_by_one(data, kind, nullable, records, exact)
         values = packed(code, data, (len(data),))
     except NOT_PLAIN:
-        return _one_by_one(data, kind, nullable, records)
-    if code == "d" and not (np.abs(values) < EXACT[kind]).all() and int in set(map(type, data)):
-        # Integers that a float may have rounded.
-        return _one_by_one(data, kind, nullable, records)
+        return _one_by_one(data, kind, nullable, records, exact)
+    if code == "d" and not (np.abs(values) < EXACT[kind]).all():
+        if not exact and np.abs(values).max() >= BEYOND:
+            raise MaybeRounded
+        if int in set(map(type, data)):
+            # Integers that a float may have rounded.
+            return _one_by_one(data, kind, nullable, records)
     return fit(to, values, records)
 
 
@@ -195,7 +210,7 @@ def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
 
 
 def _one_by_one(
-    data: list[Any], kind: str, nullable: bool, records: _Records
+    data: list[Any], kind: str, nullable: bool, records: _Records, exact: bool = True
 ) -> tuple[Array, Faults]:
     """Convert the valid elements, and describe the first invalid element of each record."""
     to = numpy_type(kind)
@@ -205,6 +220,8 @@ def _one_by_one(
     for at, value in enumerate(data):
         if records.of(at) == bad:
             continue
+        if not exact and type(value) is float and abs(value) >= BEYOND:
+            raise MaybeRounded
         if value is not None:
             found, fault = judged(kind, value)
         elif nullable and to.kind == "f":

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from fourways_http import HttpError, Request
+from fourways_runtime.scoring import exact_json
 
 from .protocol import refuse
 
@@ -37,8 +38,12 @@ def is_compressed(request: Request) -> bool:
     return request.header(b"content-encoding") is not None
 
 
-def split_body(request: Request, max_bytes: int) -> tuple[Any, memoryview | None, bytes]:
+def split_body(
+    request: Request, max_bytes: int, *, exact: bool = True
+) -> tuple[Any, memoryview | None, bytes]:
     """Return the body's JSON, its binary part (None without one), and the decompressed body.
+
+    Not ``exact``: integers of more than 64 bits are floats.
 
     Raises HttpError 400, 413 or 415, naming the field or the header.
     """
@@ -46,7 +51,7 @@ def split_body(request: Request, max_bytes: int) -> tuple[Any, memoryview | None
     length = request.header(BINARY_HEADER)
     if length is None:
         try:
-            return _loads(body), None, body
+            return _loads(body, exact), None, body
         except orjson.JSONDecodeError as error:
             raise HttpError(400, f"the body is not JSON: {error}") from None
     digits = length.strip()
@@ -55,20 +60,21 @@ def split_body(request: Request, max_bytes: int) -> tuple[Any, memoryview | None
         raise refuse(where, f"must be a number of bytes, at most the body's {len(body)}")
     end = int(digits)
     try:
-        header = _loads(body[:end])
+        header = _loads(body[:end], exact)
     except orjson.JSONDecodeError as error:
         raise HttpError(400, f"the first {end} bytes of the body are not JSON: {error}") from None
     return header, memoryview(body)[end:], body
 
 
-def _loads(text: bytes) -> Any:
+def _loads(text: bytes, exact: bool) -> Any:
+    parse: Any = exact_json.loads if exact else orjson.loads
     if len(text) <= OFF_LOOP_BYTES:
-        return orjson.loads(text)
+        return parse(text)
     # Imports numpy, which the gateway of batch runs does without.
     from .sliced_json import MAX_CONTAINERS, TooManyContainers, loads
 
     try:
-        return loads(text)
+        return loads(text, parse)
     except TooManyContainers:
         told = f"the body has more than {MAX_CONTAINERS:,} lists and objects"
         raise HttpError(400, f"{told}: send the data of a tensor as one flat list") from None

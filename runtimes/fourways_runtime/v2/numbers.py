@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from fourways_runtime.scoring import exact_json
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.dense import packer
 from fourways_runtime.scoring.literals import EXACT, from_json
@@ -49,7 +50,7 @@ class Numbers:
 
     def _rounds(self, lists: Sequence[bytes], large: Array) -> bool:
         """Return whether one of the large numbers is a whole number that the type would round."""
-        found = list(chain.from_iterable(orjson.loads(b"[[%b]]" % b"],[".join(lists))))
+        found = list(chain.from_iterable(exact_json.loads(b"[[%b]]" % b"],[".join(lists))))
         some = (found[at] for at in np.flatnonzero(large).tolist())
         return any(type(n) is int and from_json(self._kind.name, n)[1] is not None for n in some)
 

@@ -53,11 +53,17 @@ class ReaderSettings(Protocol):
 class TensorReading:
     """The tensors of one request."""
 
-    def __init__(self, reader: ReaderSettings, binary: memoryview | None, plain: bool) -> None:
-        """``binary`` is the body after its JSON; ``plain``: the JSON has no true or false."""
+    def __init__(
+        self, reader: ReaderSettings, binary: memoryview | None, *, plain: bool, exact: bool
+    ) -> None:
+        """``binary`` is the body after its JSON; ``plain``: the JSON has no true or false.
+
+        ``exact``: its integers of more than 64 bits are no floats; see :mod:`..scoring.exact_json`.
+        """
         self._reader = reader
         self._binary = binary
         self._plain = plain
+        self._exact = exact
         self._used = 0
         self.rows = 0
         self.block: Array | None = None
@@ -211,7 +217,9 @@ class TensorReading:
             if size is None:
                 if "data" not in tensor:
                     raise tensors.MalformedTensor("is missing")
-                return tensors.from_json(kind, nullable, tensor["data"], shape, self._plain)
+                return tensors.from_json(
+                    kind, nullable, tensor["data"], shape, self._plain, exact=self._exact
+                )
             if "data" in tensor:
                 raise tensors.MalformedTensor("and binary_data_size exclude each other")
             return tensors.from_binary(kind, self._take_bytes(at, size), math.prod(shape))

@@ -29,6 +29,7 @@ from fourways_api import Contract, EntityKey, InputField
 from fourways_http import HttpError, Request
 from fourways_runtime.scoring import times
 from fourways_runtime.scoring.columns import Array
+from fourways_runtime.scoring.tensors import MaybeRounded
 
 from .body import MAX_BODY_BYTES, OFF_LOOP_BYTES, split_body
 from .protocol import DATATYPES, KEY_ALIAS, MAX_OUTPUTS, read_envelope, refuse
@@ -223,16 +224,22 @@ class RequestReader:
 
     def read(self, request: Request) -> InferenceRequest:
         """Read a request. Raises HttpError 400, 413 or 415, naming the field."""
-        header, binary, raw = split_body(request, self._max_body_bytes)
         try:
-            return self._read(header, binary, raw)
+            return self._read(request, exact=False)
+        except MaybeRounded:
+            return self._read(request, exact=True)
+
+    def _read(self, request: Request, *, exact: bool) -> InferenceRequest:
+        header, binary, raw = split_body(request, self._max_body_bytes, exact=exact)
+        reading = TensorReading(self, binary, plain=_no_truths(raw), exact=exact)
+        try:
+            return self._asked_of(header, reading)
         finally:
             if len(raw) > OFF_LOOP_BYTES:
                 release(header)
 
-    def _read(self, header: Any, binary: memoryview | None, raw: bytes) -> InferenceRequest:
+    def _asked_of(self, header: Any, reading: TensorReading) -> InferenceRequest:
         body, identity = read_envelope(header, self.form)
-        reading = TensorReading(self, binary, _no_truths(raw))
         reading.inputs(body["inputs"])
         parameters = _object(body.get("parameters"), "parameters")
         binary_output = _truth(parameters, "binary_data_output")

@@ -6,18 +6,21 @@ slice is completed to a JSON text of its own: in front of it the containers that
 opened anew, behind it those that are still open are closed. A marker stands in for the element
 before and after the cut, because a comma needs both. The parsed slices are then joined.
 
-The result is that of ``orjson.loads``, and so is the error: each slice is the original text, read
-in the original order, so the first error is found at the same character.
+The result is that of the parser of a whole text, and so is the error: each slice is the original
+text, read in the original order, so the first error is found at the same character.
 """
 
 from __future__ import annotations
 
 import codecs
 import secrets
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
+
+Parser: TypeAlias = Callable[[bytes], Any]
 
 SLICE = 64 * 1024
 """Bytes of text that are parsed at a time."""
@@ -45,22 +48,22 @@ class TooManyContainers(Exception):
     """A text has more than :data:`MAX_CONTAINERS` lists and objects."""
 
 
-def loads(text: bytes) -> Any:
-    """Return what ``orjson.loads`` returns. Raises orjson.JSONDecodeError as it does.
+def loads(text: bytes, parse: Parser = orjson.loads) -> Any:
+    """Return what ``parse`` returns. Raises orjson.JSONDecodeError as it does.
 
     Raises TooManyContainers as well, before most of the text is parsed.
     """
     if len(text) <= SLICE or not _is_utf8(text):
-        return orjson.loads(text)
+        return parse(text)
     path: list[Any] = []  # the open containers, outermost first
     try:
-        return _joined(text, path)
+        return _joined(text, path, parse)
     except (orjson.JSONDecodeError, TooManyContainers):
         release(path[:1])
         raise
 
 
-def _joined(text: bytes, path: list[Any]) -> Any:
+def _joined(text: bytes, path: list[Any], parse: Parser) -> Any:
     """Parse the slices one by one; ``path`` then has the containers open at the last one."""
     cuts = _Cuts(text)
     root: Any = None
@@ -68,7 +71,7 @@ def _joined(text: bytes, path: list[Any]) -> Any:
     while True:
         cut = cuts.next()
         end, kept, after = (len(text), 0, "") if cut is None else cut
-        value = _parsed(text, start, end, kinds, after, last=cut is None)
+        value = _parsed(text, start, end, kinds, after, cut is None, parse)
         if not path:
             root = value
         if cut is None:
@@ -123,14 +126,16 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _parsed(text: bytes, start: int, end: int, kinds: str, after: str, last: bool) -> Any:
+def _parsed(
+    text: bytes, start: int, end: int, kinds: str, after: str, last: bool, parse: Parser
+) -> Any:
     """Parse a slice whose first byte is in the containers ``kinds``, whose end in ``after``."""
     before = b"".join(_OPEN[kind] for kind in kinds[:-1]) + _FIRST.get(kinds[-1:], b"")
     closing = b""
     if not last:
         closing = _LAST.get(after[-1:], b",") + b"".join(_CLOSE[kind] for kind in reversed(after))
     try:
-        return orjson.loads(b"".join((before, text[start:end], closing)))
+        return parse(b"".join((before, text[start:end], closing)))
     except orjson.JSONDecodeError as error:
         whole = text.decode()
         at = len(text[:start].decode()) + error.pos - len(before)

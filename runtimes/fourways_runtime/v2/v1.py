@@ -25,6 +25,7 @@ import orjson
 from fourways_api.shapes import shape_of
 from fourways_http import HttpError, Request, Response, json_response
 from fourways_http.message import Handler, awaited
+from fourways_runtime.scoring import exact_json
 
 from .body import MAX_BODY_BYTES, OFF_LOOP_BYTES, is_heavy, split_body
 from .off_loop import off_loop
@@ -91,7 +92,7 @@ def _converted(
     parameters = told.get("parameters")
     if isinstance(parameters, dict) and parameters.get("binary_data_output", False) is not False:
         raise refuse("parameters.binary_data_output", "is not supported in version 1: remove it")
-    return orjson.dumps(told), columns
+    return exact_json.dumps(told), columns
 
 
 def _rows_of(columns: Any) -> Any:

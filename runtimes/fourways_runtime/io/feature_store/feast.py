@@ -19,6 +19,7 @@ import httpx
 import orjson
 
 from fourways_runtime.errors import ConfigError, FeaturesMismatch, FeaturesUnavailable
+from fourways_runtime.scoring import exact_json
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import Row
 
@@ -116,7 +117,7 @@ class FeastSource:
 
     def _rows(self, body: bytes, meant: dict[Key, list[Key]]) -> dict[Key, Row]:
         try:
-            told = orjson.loads(body)
+            told = exact_json.loads(body)
             names: list[str] = told["metadata"]["feature_names"]
             columns = [(each["values"], each["statuses"]) for each in told["results"]]
             places = self._wanted.placed(names)

@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from fourways_api import InputField
 from fourways_runtime.errors import ConfigError, FeaturesMismatch, FeaturesUnavailable
+from fourways_runtime.scoring import exact_json
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import Row
 
@@ -128,7 +128,7 @@ def _typed(field: InputField | None, value: bytes | None) -> Any:
         return text
     with suppress(ValueError):  # JSONDecodeError is one
         if field.shape:
-            return orjson.loads(text)
+            return exact_json.loads(text)
         if field.type == "bool":
             return _BOOLEANS.get(text.lower(), text)
         if field.type.startswith(("int", "uint")):

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import orjson
 
 from fourways_runtime.errors import FeaturesMismatch, FeaturesUnavailable, WorkloadError
+from fourways_runtime.scoring import exact_json
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import Row
 
@@ -79,7 +80,7 @@ class SqliteSource:
             value = typed[name]
             if field.shape and isinstance(value, str):
                 try:
-                    typed[name] = orjson.loads(value)
+                    typed[name] = exact_json.loads(value)
                 except orjson.JSONDecodeError:
                     continue  # the contract check reports a value that is not a list
             elif field.type == "bool" and type(value) is int and value in (0, 1):

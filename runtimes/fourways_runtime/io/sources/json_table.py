@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from fourways_api import Contract
 from fourways_runtime.errors import SourceError
+from fourways_runtime.scoring import exact_json
 from fourways_runtime.scoring.cells import may_be_rounded
 from fourways_runtime.scoring.columns import Reject, Rows
 from fourways_runtime.scoring.json_cells import json_column, json_type
@@ -359,4 +359,4 @@ def _untyped(values: list[Any], kind: Any) -> Any:
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return orjson.dumps(value).decode()
+    return exact_json.dumps(value).decode()

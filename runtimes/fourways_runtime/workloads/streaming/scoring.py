@@ -27,6 +27,7 @@ from fourways_runtime.scoring.checks import text_key_faults
 from fourways_runtime.scoring.columns import Array, Key, Predictions
 from fourways_runtime.scoring.dense import DenseBatch, packer
 from fourways_runtime.scoring.event_keys import broker_key, broker_text, put_broker_key
+from fourways_runtime.scoring.exact_json import BEYOND
 from fourways_runtime.scoring.json_cells import json_column
 from fourways_runtime.scoring.literals import json_object
 from fourways_runtime.scoring.live_profile import LiveProfile
@@ -142,7 +143,7 @@ class EventScorer:
             keys = self._plain_keys(documents, events)
         except (ValueError, TypeError, KeyError, OverflowError, struct.error):
             return None
-        if keys is None or not _are_numbers(cells, block):
+        if keys is None or not _are_numbers(cells, block) or np.abs(block).max() >= BEYOND:
             return None
         block = block.reshape(count, -1)
         with np.errstate(over="ignore"):
