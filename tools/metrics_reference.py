@@ -112,7 +112,8 @@ def _labels(call: ast.Call) -> tuple[str, ...]:
     given += [k.value for k in call.keywords if k.arg in ("labelnames", "labels")]
     for node in given:
         if isinstance(node, ast.Tuple | ast.List):
-            return tuple(_text(each) for each in node.elts)
+            # A starred label is one that only some programs have.
+            return tuple(_text(each) for each in node.elts if not isinstance(each, ast.Starred))
     return ()
 
 

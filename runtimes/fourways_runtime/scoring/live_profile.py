@@ -38,39 +38,22 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class LiveProfile:
-    """The counts of a window. :meth:`note_rows` and :meth:`note_columns` may run on any thread."""
+class RecordNotes:
+    """Scored records, kept until they are counted, as long as there is room.
 
-    def __init__(
-        self,
-        profiler: RecordProfiler,
-        names: Sequence[str],
-        *,
-        window: float,
-        max_drift: float,
-        clock: Callable[[], float] = monotonic,
-        now: Callable[[], datetime] = utc_now,
-    ) -> None:
-        """``names`` are the inputs in the order of a block, ``window`` is in seconds."""
+    :meth:`note_rows` and :meth:`note_columns` may run on any thread.
+    """
+
+    def __init__(self, profiler: RecordProfiler, names: Sequence[str]) -> None:
+        """``names`` are the inputs in the order of a block."""
         self._profiler = profiler
         self._places = {name: at for at, name in enumerate(names)}
         self._inputs = [each.name for each in profiler.inputs]
         self._outputs = [each.name for each in profiler.outputs]
-        self._window = window
-        self._max_drift = max_drift
-        self._clock = clock
-        self._now = now
         self._width = max(1, len(names))
         self._room = ROOM
         self._blocks: list[tuple[Block, Columns]] = []
         self._columns: list[tuple[Columns, Columns, int]] = []
-        self._slices: deque[tuple[float, ProfileCounts]] = deque()
-        self._slice, self._began = ProfileCounts(), clock()
-        self.fields: tuple[FieldDrift, ...] = ()
-        """The last comparison of each field."""
-
-        self.status: DriftStatus | None = None
-        """The last comparison, in short; None before the first one and if nothing was scored."""
 
     @property
     def has_room(self) -> bool:
@@ -91,20 +74,20 @@ class LiveProfile:
             found = {name: outputs[name] for name in self._outputs if name in outputs}
             self._columns.append((some, found, rejects))
 
-    def count(self) -> None:
-        """Count what was kept, and compare if a slice is complete. Call it on one thread."""
+    def take(self) -> ProfileCounts:
+        """Count what was kept, and make room again. Call it on one thread."""
         # References first: what arrives meanwhile is counted next time.
         blocks, self._blocks = self._blocks, []
         columns, self._columns = self._columns, []
         self._room = ROOM
+        found = ProfileCounts()
         if blocks:
-            self._count_blocks(blocks)
+            self._count_blocks(blocks, found)
         for inputs, outputs, rejects in columns:
-            self._add(inputs, outputs, rejects)
-        if self._clock() - self._began >= self._window / SLICES:
-            self._end_slice()
+            self._add(inputs, outputs, rejects, found)
+        return found
 
-    def _count_blocks(self, blocks: list[tuple[Block, Columns]]) -> None:
+    def _count_blocks(self, blocks: list[tuple[Block, Columns]], to: ProfileCounts) -> None:
         found = [(block() if callable(block) else block, outputs) for block, outputs in blocks]
         known = [(block, outputs) for block, outputs in found if block is not None]
         if not known:
@@ -115,19 +98,53 @@ class LiveProfile:
             name: np.concatenate([np.asarray(columns[name]) for _, columns in known])
             for name in self._outputs
         }
-        self._add(inputs, outputs, 0)
+        self._add(inputs, outputs, 0, to)
 
-    def _add(self, inputs: Columns, outputs: Columns, rejects: int) -> None:
+    def _add(self, inputs: Columns, outputs: Columns, rejects: int, to: ProfileCounts) -> None:
         rows = max((len(values) for values in (*inputs.values(), *outputs.values())), default=0)
         which = sample_of(rows, max(1, ROOM // self._width))
         if which is None:
-            self._slice.add(self._profiler.count(inputs, outputs, rejects=rejects))
+            to.add(self._profiler.count(inputs, outputs, rejects=rejects))
             return
         some = {name: each for name, each in outputs.items() if len(each) == rows}
         weight = rows / len(which)
         found = self._profiler.count(taken(inputs, which), taken(some, which))
         found.rejects = rejects / weight
-        self._slice.add(found)
+        to.add(found)
+
+
+class LiveProfile(RecordNotes):
+    """The counts of a window, compared with the training profile."""
+
+    def __init__(
+        self,
+        profiler: RecordProfiler,
+        names: Sequence[str],
+        *,
+        window: float,
+        max_drift: float,
+        clock: Callable[[], float] = monotonic,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """``names`` are the inputs in the order of a block, ``window`` is in seconds."""
+        super().__init__(profiler, names)
+        self._window = window
+        self._max_drift = max_drift
+        self._clock = clock
+        self._now = now
+        self._slices: deque[tuple[float, ProfileCounts]] = deque()
+        self._slice, self._began = ProfileCounts(), clock()
+        self.fields: tuple[FieldDrift, ...] = ()
+        """The last comparison of each field."""
+
+        self.status: DriftStatus | None = None
+        """The last comparison, in short; None before the first one and if nothing was scored."""
+
+    def count(self) -> None:
+        """Count what was kept, and compare if a slice is complete. Call it on one thread."""
+        self._slice.add(self.take())
+        if self._clock() - self._began >= self._window / SLICES:
+            self._end_slice()
 
     def _end_slice(self) -> None:
         now = self._clock()

@@ -19,7 +19,7 @@ from fourways_http import HttpError
 from fourways_runtime.errors import ModelError
 from fourways_runtime.scoring.columns import Array, Columns, Scored
 from fourways_runtime.scoring.dense import DenseBatch
-from fourways_runtime.scoring.live_profile import LiveProfile
+from fourways_runtime.scoring.live_profile import RecordNotes
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.ragged import joined
@@ -67,7 +67,7 @@ class RequestScorer:
         self.nothing = ScoredPart(empty, 0, 0, {})
         """The predictions of a request without rows."""
 
-        self.profile: LiveProfile | None = None
+        self.profile: RecordNotes | None = None
         """Counts what is scored, if records are compared with a training profile."""
 
     def score(self, asked: Sequence[UnparsedRequest | InferenceRequest]) -> list[RequestOutcome]:

@@ -1,7 +1,4 @@
-"""Watches the records of a permanent worker for drift: counts on a thread, and shows metrics.
-
-The labels of the metrics are names of the contract, which bounds them.
-"""
+"""Watches the records of a permanent worker for drift: counts on a thread, and shows metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from fourways_api import Contract, Monitoring
@@ -18,6 +15,8 @@ from fourways_api.training_profile import TrainingProfile
 from fourways_api.values import seconds
 from fourways_runtime.scoring.live_profile import LiveProfile
 from fourways_runtime.scoring.profile import RecordProfiler
+
+from .drift_metrics import drift_metrics
 
 COUNT_SECONDS = 0.5
 """Time between two counts."""
@@ -35,45 +34,7 @@ class DriftGauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics in the form that Prometheus' client needs."""
-        psi = GaugeMetricFamily(
-            "fourways_drift_psi",
-            "Population stability index of the window against the training profile.",
-            labels=("side", "field"),
-        )
-        ks = GaugeMetricFamily(
-            "fourways_drift_ks",
-            "Kolmogorov-Smirnov distance of the window, over the profile's bins.",
-            labels=("side", "field"),
-        )
-        missing = GaugeMetricFamily(
-            "fourways_drift_missing_share",
-            "Share of missing values in the window.",
-            labels=("side", "field"),
-        )
-        drifted = GaugeMetricFamily(
-            "fourways_drift_detected",
-            "1 if the index is above maxDrift and above what chance explains.",
-            labels=("side", "field"),
-        )
-        for each in self._live.fields:
-            labels = (each.side, each.name)
-            psi.add_metric(labels, each.psi)
-            missing.add_metric(labels, each.missing)
-            drifted.add_metric(labels, float(each.drifted))
-            if each.ks is not None:
-                ks.add_metric(labels, each.ks)
-        yield from (psi, ks, missing, drifted)
-        status = self._live.status
-        yield GaugeMetricFamily(
-            "fourways_drift_records",
-            "Records that the window's comparison is based on.",
-            value=status.records if status else 0,
-        )
-        yield GaugeMetricFamily(
-            "fourways_drift_reject_share",
-            "Share of rejected records in the window.",
-            value=status.rejects if status else 0.0,
-        )
+        yield from drift_metrics({"": (self._live.fields, self._live.status)})
 
 
 def watch_drift(
