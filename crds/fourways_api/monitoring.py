@@ -42,8 +42,8 @@ class Monitoring(ApiModel):
     """The training profile with which records are compared."""
 
     window: Duration = "1h"
-    """Records of this time are compared (modes realtime and streaming). Mode batch compares those
-    of each run."""
+    """Records of this time are compared (modes realtime, streaming and edge). Mode batch compares
+    those of each run."""
 
     max_drift: Annotated[float, Field(gt=0, le=100)] = 0.2
     """Maximum population stability index of any input or output against the training profile. 0.1

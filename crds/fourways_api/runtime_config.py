@@ -162,6 +162,16 @@ class WakeConfig(ApiModel):
     """Whether stored predictions answer meanwhile."""
 
 
+class FleetDrift(ApiModel):
+    """How a gateway compares what devices tell of their records with the training profile."""
+
+    window_seconds: Annotated[float, Field(gt=0)]
+    """Time for which a device's last report counts."""
+
+    max_drift: Annotated[float, Field(gt=0)]
+    """Population stability index above which a field has drifted."""
+
+
 class Route(ApiModel):
     """A deployment whose answers are not, or not only, a batch run in the store.
 
@@ -205,6 +215,9 @@ class Route(ApiModel):
 
     features: FeatureLookup | None = None
     """Inputs devices may ask for (edge); ``inputs`` is filled in with names."""
+
+    drift: FleetDrift | None = None
+    """How records of devices are compared (edge); None: devices report none."""
 
 
 Origin = Annotated[str, Field(pattern=ORIGIN_PATTERN, max_length=270)]

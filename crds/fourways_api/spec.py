@@ -124,8 +124,8 @@ class Spec(ApiModel):
     """Settings of mode edge."""
 
     monitoring: Monitoring | None = None
-    """Comparison of the records that are scored with those of the training. Not for mode edge, and
-    not for runtimes of KServe."""
+    """Comparison of the records that are scored with those of the training. Not for runtimes of
+    KServe."""
 
     quality: Quality | None = None
     """Comparison of stored predictions with labels that become known later. For the modes batch,
@@ -181,13 +181,6 @@ class Spec(ApiModel):
             "set contract.goldenVectors",
             ".contract.goldenVectors",
             "FieldValueRequired",
-        ),
-        Rule(
-            "!has(self.monitoring) || self.mode != 'edge' && (self.mode != 'auto'"
-            f" || !has(self.requirements) || !({TREE_IN_CEL['edge']}))",
-            "devices do not compare records with a training profile",
-            "remove monitoring",
-            ".monitoring",
         ),
         Rule(
             "!has(self.quality) || self.mode == 'batch' || self.mode == 'streaming'"

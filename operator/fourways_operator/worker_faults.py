@@ -5,7 +5,9 @@ something is wrong. So this module asks the running model servers and stream wor
 present faults. It asks the pods directly, not the gateway: a stream worker has no Service, a
 Service picks one of many model servers, and the answers are needed while the gateway is down.
 
-Pods are not trusted: they are asked without credentials, and an answer is bounded and escaped
+What devices tell of their records is known to the gateways, so their pods are asked for that.
+
+Pods are not trusted: workers are asked without credentials, and an answer is bounded and escaped
 before it is shown. A pod that does not answer three times in a row has no known fault; its state
 decides then.
 """
@@ -22,7 +24,7 @@ from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
 from .asking import ask, parsed, pod_url
 from .errors import GatewaySilent
 from .facts import Json
-from .plan.parts import MODE_LABEL
+from .plan.parts import COMPONENT_LABEL, MODE_LABEL
 from .plan.realtime import has_tls_port
 from .plan.worker import PORT
 from .pods import is_going, is_ready
@@ -145,9 +147,12 @@ def urls_of_workers(deployment: ModelDeployment | None, pods: Sequence[Json]) ->
     if deployment is None:
         return NO_WORKERS
     mode, realtime = deployment.spec.choice().mode, deployment.spec.realtime
+    compared = deployment.spec.monitoring is not None
+    if mode == "edge" and compared:
+        return _urls_of_gateways(deployment.metadata.name, pods)
     if mode not in ("realtime", "streaming"):
         return NO_WORKERS
-    reports = bool(realtime and realtime.features) or deployment.spec.monitoring is not None
+    reports = bool(realtime and realtime.features) or compared
     silent = mode == "realtime" and not reports
     urls = {}
     for pod in pods:
@@ -165,6 +170,23 @@ def urls_of_workers(deployment: ModelDeployment | None, pods: Sequence[Json]) ->
     return dict(sorted(urls.items())[:MAX_ASKED])
 
 
+def _urls_of_gateways(deployment: str, pods: Sequence[Json]) -> Mapping[str, str]:
+    """Return where gateways say how records of devices differ, by the pod's name."""
+    urls = {}
+    for pod in pods:
+        url, meta = pod_url(pod, PORT, f"/deployments/{deployment}/drift"), pod["metadata"]
+        if (
+            url
+            and (meta.get("labels") or {}).get(COMPONENT_LABEL) == "gateway"
+            and is_ready(pod)
+            and not is_going(pod)
+        ):
+            urls[meta["name"]] = url
+    return dict(sorted(urls.items())[:MAX_ASKED])
+
+
 async def ask_worker(url: str) -> bytes:
-    """Query a worker, without credentials. Raises GatewaySilent."""
-    return await ask(url, ANSWER_SECONDS, dict)
+    """Query a worker, without credentials, or a gateway, with them. Raises GatewaySilent."""
+    if url.endswith(FAULTS_PATH):
+        return await ask(url, ANSWER_SECONDS, dict)
+    return await ask(url, ANSWER_SECONDS)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .errors import NoModel
 from .features import Features
 from .loading import LoadedBundle
 from .model_calls import CALLS
+from .records import counter_of
 from .start import boot
 from .state import Store
 
@@ -34,13 +36,20 @@ class Device:
         self._threads = threads
         self._lock = threading.Lock()
         self._mark = self._store.mark()
+        self._flush: Callable[[], object] = lambda: None
         self._use(boot(self._store, threads))
 
     def _use(self, loaded: LoadedBundle) -> None:
         features = None
         if loaded.features is not None:
             features = Features(self._store, loaded.contract, loaded.features)
-        self._now = loaded, features
+        self._flush()
+        counter = counter_of(self._store, loaded)
+        if counter is not None:
+            loaded.scorer.profile = counter.notes
+            # Also at the end of the program.
+            self._flush = weakref.finalize(self, counter.flush)
+        self._now = loaded, features, counter
 
     @property
     def digest(self) -> str:
@@ -68,16 +77,23 @@ class Device:
         """
         if self._store.mark() != self._mark:
             self._follow()
-        loaded, features = self._now
+        loaded, features, counter = self._now
         # What is no mapping is refused below, by name.
         if features is not None and isinstance(record, Mapping):
             record = features.completed(record)
         try:
+            if counter is not None:
+                counter.tick()
             return CALLS.run(lambda: loaded.scorer.ask(record))
         except ModelHangs as error:
             key = loaded.contract.entity_key.name
             about = f"{key} {record[key]!r}" if key in record else f"a record without {key}"
             raise ModelHangs(f"{displayed(about)}: {error}") from None
+
+    def close(self) -> None:
+        """Write down what was counted so far; the end of the program does so too."""
+        if (counter := self._now[2]) is not None:
+            counter.flush()
 
     def _follow(self) -> None:
         """Start the bundle the pointer names now; keep the one in memory if it does not start."""

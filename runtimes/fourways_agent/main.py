@@ -72,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
             it.add_argument("--ca-file", help="PEM file: the gateway's certificate must be from it")
             it.add_argument("--insecure", action="store_true", help="allow a gateway without TLS")
             it.add_argument(
+                "--report-drift",
+                choices=("yes", "no"),
+                help="whether this device may tell the gateway how its records are distributed:"
+                " counts by bin of the training profile, no values; default: no",
+            )
+            it.add_argument(
                 "--features-max-age",
                 help="age from which inputs that the gateway returned are not used; default: 24h",
             )
@@ -120,6 +126,8 @@ def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
         given["features_max_age"] = asked.features_max_age
     elif before:
         given["features_max_age"] = before.features_max_age
+    allowed = before.report_drift if before else ""
+    given["report_drift"] = {"yes": "yes", "no": ""}.get(asked.report_drift or "", allowed)
     settings = DeviceSettings(**given)
     if asked.api_key_file and not settings.credentials():
         raise AgentConfigError("--api-key-file: the file cannot be read")
@@ -157,9 +165,14 @@ def _seconds(text: str, option: str) -> float:
 
 def _update(store: Store, asked: argparse.Namespace) -> int:
     from . import check
+    from .records import tell
     from .update import update
 
-    result = update(store, _settings(store, asked))
+    settings = _settings(store, asked)
+    try:
+        result = update(store, settings)
+    finally:
+        tell(store, settings)
     if result.changed:
         started = check.boot(store.folder)
         if started["digest"] != result.digest:

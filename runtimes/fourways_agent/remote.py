@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import ipaddress
+import json
 import re
 import ssl
 import urllib.error
@@ -30,6 +31,9 @@ from .errors import AgentConfigError, BundleRefused, GatewayUnreachable
 CHUNK = 1 << 18
 STALL_SECONDS = 20.0
 """Seconds without data after which the device stops waiting for the gateway."""
+
+MAX_ANSWER_BYTES = 2**12
+"""Bytes of the response to a report that are read."""
 
 SLOWEST_BYTES = 2**12
 """Minimum speed of a download in bytes per second; a slower one is aborted."""
@@ -117,6 +121,18 @@ class Remote:
                     )
         return raw
 
+    def report_records(self, report: bytes) -> float:
+        """Send counts of records; return the gateway's window in seconds.
+
+        Raises GatewayUnreachable if it does not take them.
+        """
+        with self._opened("drift", {"Content-Type": "application/json"}, report) as answer:
+            raw = answer.read(MAX_ANSWER_BYTES)
+        try:
+            return float(dict(json.loads(raw))["window_seconds"])
+        except (ValueError, TypeError, LookupError):
+            raise GatewayUnreachable("the gateway's response to a report is invalid") from None
+
     def blob(self, wanted: Descriptor) -> bytes:
         """Return a small blob. Raises BundleRefused if it does not match its digest."""
         raw = self.document(blob_name(wanted.digest), wanted.size)
@@ -175,9 +191,11 @@ class Remote:
             raise GatewayUnreachable(f"the download stopped at {have} of {wanted.size} bytes")
 
     @contextmanager
-    def _opened(self, name: str, headers: dict[str, str]) -> Iterator[Any]:
+    def _opened(
+        self, name: str, headers: dict[str, str], body: bytes | None = None
+    ) -> Iterator[Any]:
         request = urllib.request.Request(  # noqa: S310  (the gateway that the device is told)
-            f"{self._base}/{name}", headers=self._credentials() | headers
+            f"{self._base}/{name}", body, self._credentials() | headers
         )
         try:
             with self._opener.open(request, timeout=STALL_SECONDS) as answer:

@@ -24,6 +24,7 @@ from fourways_runtime.v2.app import ModelServer
 from .errors import AgentError
 from .loading import LoadedBundle
 from .model_calls import CALLS
+from .records import FLUSH_SECONDS, RecordCounter, counter_of, tell
 from .recovery import restored
 from .start import boot
 from .state import DeviceSettings, Store
@@ -52,6 +53,7 @@ class Agent:
         self._every = every
         self._digest: str | None = None
         self._serving: ModelServer | None = None
+        self._counter: RecordCounter | None = None
         self.server = Server(_no_model)
 
     async def run(self, port: int, grpc_port: int | None = None) -> None:
@@ -66,12 +68,15 @@ class Agent:
         logger.info("listening", extra={"port": self.server.port})
         await self.refresh()
         updating = asyncio.ensure_future(self._keep_updated())
+        counting = asyncio.ensure_future(self._keep_counted())
         done, _ = await asyncio.wait((running, updating), return_when=asyncio.FIRST_COMPLETED)
         updating.cancel()
+        counting.cancel()
         if updating in done:
             await updating  # it never returns normally: it failed, and raises the cause
         all_answered = await running
         await grpc.stop()
+        await in_thread(self._count, "records")
         logger.info("stopped", extra={"all_answered": all_answered})
 
     async def _keep_updated(self) -> None:
@@ -81,8 +86,22 @@ class Agent:
             except AgentError as error:
                 logger.warning("not updated: %s", error, extra={"because": type(error).__name__})
             await self.refresh()
+            await in_thread(self._tell, "report")
             # Jitter, so that not all devices poll at the same moment.
             await asyncio.sleep(self._every * random.uniform(0.9, 1.1))  # noqa: S311
+
+    async def _keep_counted(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await in_thread(self._count, "records")
+
+    def _count(self) -> None:
+        if self._counter is not None:
+            self._counter.flush()
+
+    def _tell(self) -> None:
+        self._count()
+        tell(self._store, self._settings)
 
     async def refresh(self) -> None:
         """Switch to the model the pointer names, if it is a different one."""
@@ -112,8 +131,11 @@ class Agent:
         contract, lookup = config.contract, loaded.features
         names = [tensor.name for tensor in loaded.model.inputs]
         figures = await in_thread(lambda: CALLS.run(loaded.self_test), "self-test")
+        scorer = RequestScorer(contract, loaded.model, MAX_ROWS)
+        counter = await in_thread(lambda: counter_of(self._store, loaded), "profile")
+        scorer.profile = counter.notes if counter is not None else None
         batcher = Batcher(
-            RequestScorer(contract, loaded.model, MAX_ROWS),
+            scorer,
             Renderer(config.name, config.model.version, contract),
             app.metrics,
             max_rows=MAX_ROWS,
@@ -130,6 +152,8 @@ class Agent:
         before, self._serving = self._serving, app
         self.server.replace(app.router(), HttpMetrics(registry).observe)
         self._digest = loaded.bundle.digest
+        await in_thread(self._count, "records")
+        self._counter = counter
         logger.info(
             "serving", extra={"digest": self._digest, "version": loaded.bundle.version, **figures}
         )

@@ -13,6 +13,7 @@ pointer names it neither as active nor as the fallback.
     STATE/slots/a, b/      documents.json, signed/, signature.json, files/
     STATE/crash.txt        how the process crashed while it started a new model
     STATE/features.sqlite  device features as the gateway last returned them
+    STATE/records.json     counts of scored records, and records.copy.json; only if that is allowed
 """
 
 from __future__ import annotations
@@ -213,6 +214,10 @@ class DeviceSettings:
     features_max_age: str = "24h"
     """Age from which a device feature that the gateway returned is not used any more."""
 
+    report_drift: str = ""
+    """Not empty: the owner allows this device to count its records by the bundle's training
+    profile, and to send the counts."""
+
     def credentials(self) -> dict[str, str]:
         """Return the header that identifies this device; the file is read each time.
 
@@ -350,3 +355,4 @@ class Store:
                 files.delete(self.folder / name)
             self._state.delete()
             self._settings.delete()
+            SealedDocument(self.folder / "records.json").delete()

@@ -33,6 +33,7 @@ def status_of(store: Store) -> tuple[dict[str, Any], int]:
             "deployment": settings.deployment,
             "target": settings.target,
             "gateway": settings.gateway,
+            "reportsDrift": bool(settings.report_drift),
         }
     return shown, code
 

@@ -7,7 +7,7 @@ standard library and does no I/O.
 ::
 
     index.json ── model manifest        files by digest: model, contract, golden vectors, and
-               │                        features and tokenizer, if the contract has them
+               │                        features, tokenizer and training profile, if it has them
                ├─ signature (about it)  Sigstore bundle over manifest and release; the release
                └─ report    (about it)  what was measured; not signed, not fetched by devices
 
@@ -45,12 +45,16 @@ CONTRACT_FILE = "contract.json"
 GOLDEN_FILE = "golden.jsonl"
 FEATURES_FILE = "features.json"
 TOKENIZER_FILE = "tokenizer.json"
+PROFILE_FILE = "profile.json"
+"""The training profile: the deployment compares the records that its devices score."""
+
 MEDIA_TYPES = {
     **dict.fromkeys(MODEL_FILES.values(), "application/vnd.cncf.model.weight.v1.raw"),
     CONTRACT_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
     GOLDEN_FILE: "application/vnd.cncf.model.dataset.v1.raw",
     FEATURES_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
     TOKENIZER_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
+    PROFILE_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
 }
 """The files of a bundle, by name; a bundle with any other file is rejected."""
 

@@ -111,6 +111,7 @@ async def test_devices_are_listed_by_what_they_asked_for(plane: Running, tmp_pat
         "offered": f"sha256:{HEX}",
         "fetched": None,
         "fetched_at": None,
+        "reported_at": None,
     }
     await plane.client.get(PATH)
     _, told = await plane.get("/deployments/vad/devices")

@@ -8,9 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from fourways_api import parse
-from fourways_api.runtime_config import CONFIG_VARIABLE, SECRETS_ROOT, VOLUMES_ROOT
+from fourways_api.runtime_config import (
+    CONFIG_VARIABLE,
+    SECRETS_ROOT,
+    VOLUMES_ROOT,
+    FleetDrift,
+)
 from fourways_operator import planning
-from fourways_operator.plan.edge import job_name
+from fourways_operator.plan.edge import job_name, route
 from tests.bad_manifests.cases import change, good
 from tests.kit.planned import SETTINGS, containers, planned
 
@@ -94,3 +99,19 @@ def test_an_error_that_no_retry_fixes_ends_the_job_in_either_container() -> None
     rules = job["spec"]["podFailurePolicy"]["rules"]
     ends = [rule["onExitCodes"]["containerName"] for rule in rules if rule["action"] == "FailJob"]
     assert ends == ["build", "edge"]
+
+
+PROFILE = {"uri": "pvc://models/profile.json"}
+
+
+def test_the_profile_goes_into_the_bundle_and_how_it_is_compared_to_the_gateway() -> None:
+    compared = manifest(spec__monitoring={"profile": PROFILE, "window": "2h", "maxDrift": 0.5})
+    found = route(parse(compared), None)
+    assert found is not None
+    assert found.drift == FleetDrift(window_seconds=7200, max_drift=0.5)
+    unwatched = route(parse(manifest()), None)
+    assert unwatched is not None
+    assert unwatched.drift is None
+    otherwise = manifest(spec__monitoring={"profile": PROFILE, "window": "3h", "maxDrift": 0.1})
+    names = [job_name(parse(each), SETTINGS) for each in (compared, otherwise, manifest())]
+    assert names[0] == names[1] != names[2], "only another profile is another build"

@@ -9,6 +9,7 @@ import pytest
 
 from fourways_api import DriftStatus, parse
 from fourways_api.worker_faults import WorkerFaults
+from fourways_operator import worker_faults
 from fourways_operator.events import events_of
 from fourways_operator.facts import Facts, Json
 from fourways_operator.metrics import Metrics
@@ -16,7 +17,7 @@ from fourways_operator.plan.worker import PORT
 from fourways_operator.work_queue import Key
 from fourways_operator.worker_faults import urls_of_workers
 from tests.kit import status_facts
-from tests.kit.mode_facts import deployment, ended, facts, pod, said, status
+from tests.kit.mode_facts import deployment, ended, facts, gateway, pod, said, status
 
 MONITORING = {"profile": {"uri": "pvc://models/profile.json"}}
 SERVED = ["realtime", "streaming"]
@@ -62,7 +63,7 @@ def test_without_enough_records_it_is_unknown(mode: str) -> None:
     assert "drift" not in status(nothing)
 
 
-@pytest.mark.parametrize("mode", [*SERVED, "batch"])
+@pytest.mark.parametrize("mode", [*SERVED, "batch", "edge"])
 def test_a_deployment_without_a_profile_has_no_such_condition(mode: str) -> None:
     document = deployment(mode)
     known = replace(facts(document), worker_faults={"p": told(found(1))})
@@ -137,3 +138,46 @@ def test_names_of_a_worker_are_made_safe() -> None:
     nonsense = told(found(1, fields=[field]))
     shown = said(replace(facts(document, pod(document, ready=True)), worker_faults={"p": nonsense}))
     assert shown["Drifted"].isprintable()
+
+
+def test_what_devices_told_gateways_is_the_status_of_an_edge_deployment() -> None:
+    document = monitored("edge")
+    ill = replace(facts(document), worker_faults={"g": told(found(1, psi=0.4))})
+    assert said(ill)["Drifted"].startswith("True DriftDetected: input x")
+    assert status(ill)["drift"]["records"] == 400
+    two = {"g": told(found(psi=0.1)), "h": told(found(1, psi=0.3))}
+    _, other = gateway(document)
+    other["metadata"]["name"] = "h"
+    both = replace(facts(document, other), worker_faults=two)
+    assert status(both)["drift"]["fields"][0]["psi"] == 0.3
+    nothing = replace(facts(document), worker_faults={"g": told(None)})
+    assert said(nothing)["Drifted"].startswith("Unknown TooFewRecords")
+    # A gateway that was restarted, or an operator: until it answers, the last comparison counts.
+    before = {**document, "status": status(ill)}
+    restarted = replace(ill, deployment=before, worker_faults={}, unheard=frozenset({"g"}))
+    assert said(restarted)["Drifted"] == said(ill)["Drifted"]
+    assert "Drifted" not in said(replace(facts(deployment("edge")), worker_faults=two))
+
+
+def test_ready_gateways_are_asked_for_what_devices_told() -> None:
+    for document, asked in ((deployment("edge"), []), (monitored("edge"), ["g"])):
+        _, ready = gateway(document)
+        ready["status"] |= {"phase": "Running", "podIP": "10.0.0.1"}
+        starting = {**ready, "metadata": {**ready["metadata"], "name": "h"}}
+        starting["status"] = {"podIP": "10.0.0.2", "conditions": []}
+        urls = urls_of_workers(parse(document), [ready, starting])
+        assert list(urls) == asked
+        assert list(urls.values()) == [f"http://10.0.0.1:{PORT}/deployments/m/drift"] * len(asked)
+
+
+async def test_only_gateways_get_the_operators_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    async def ask(url: str, seconds: float, credentials: Any = None) -> bytes:
+        asked[url] = credentials is None
+        return b"{}"
+
+    monkeypatch.setattr(worker_faults, "ask", ask)
+    for url in ("http://10.0.0.1:8080/faults", "http://10.0.0.2:8080/deployments/m/drift"):
+        await worker_faults.ask_worker(url)
+    assert list(asked.values()) == [False, True]

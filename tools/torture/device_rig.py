@@ -117,7 +117,9 @@ class FolderRemote(Remote):
     """The published release; None: offline."""
 
     @contextmanager
-    def _opened(self, name: str, headers: dict[str, str]) -> Iterator[Any]:
+    def _opened(
+        self, name: str, headers: dict[str, str], body: bytes | None = None
+    ) -> Iterator[Any]:
         file = None if self.source is None else self.source / name
         if file is None or not file.is_file():
             raise GatewayUnreachable("the gateway cannot be reached")

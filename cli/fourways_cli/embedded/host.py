@@ -11,16 +11,15 @@ from typing import Any
 
 from fourways_api import ModelDeployment
 from fourways_api.cron import next_time
-from fourways_operator.facts import Demand
 
 from .. import jobs
 from . import given, workloads
 from .broker import Broker, streams_of
 from .clock import Clock, now
 from .control import RequestRefused, answering
-from .demand import LocalDemand
+from .gateway_reports import LocalReports
 from .local_plan import LocalPlan
-from .managed import Json, Key, Managed
+from .managed import GatewayReport, Json, Key, Managed
 from .purges import Purges
 from .runs import LocalRun
 from .servers import RunningServer
@@ -77,7 +76,7 @@ class Host:
         self._streams = streams_of(deployments)
         self._broker = Broker(state, self._streams) if self._streams and broker is None else None
         self._uids = DeploymentUids(state)
-        self._demand = LocalDemand(keys, self._demand_changed)
+        self._reports = LocalReports(keys, self._reported)
         self._purges = Purges(state, self._uids, clock)
         self._own_broker = broker is None
         self._plan = LocalPlan(
@@ -106,7 +105,7 @@ class Host:
 
     def _gateway(self, namespace: str) -> RunningServer:
         ours = [m for (space, _), m in self.managed.items() if space == namespace]
-        return self._plan.gateway(namespace, ours, self._demand.callers(), self._changed)
+        return self._plan.gateway(namespace, ours, self._reports.callers(), self._changed)
 
     async def serve(self, on_start: Callable[[], None] = lambda: None) -> None:
         """Run until cancelled. On return, every process that this host started has ended.
@@ -139,7 +138,7 @@ class Host:
                 try:
                     await asyncio.Event().wait()
                 finally:
-                    self._demand.stop()
+                    self._reports.stop()
 
     def _lay_out(self) -> None:
         for folder in self.made_keys.values():
@@ -165,17 +164,17 @@ class Host:
             self._spawn(key, self._run(key, build))
         if managed.cron:
             self._spawn(key, self._schedule(key, managed.cron))
-        self._follow_demand(key)
+        self._follow_reports(key)
 
-    def _follow_demand(self, key: Key) -> None:
+    def _follow_reports(self, key: Key) -> None:
         managed, gateway = self.managed.get(key), self.gateways.get(key[0])
-        self._demand.follow(
+        self._reports.follow(
             key, managed.deployment if managed else None, gateway.server.url if gateway else None
         )
 
-    def _demand_changed(self, key: Key, demand: Demand | None) -> None:
+    def _reported(self, key: Key, report: GatewayReport) -> None:
         if key in self.managed:
-            self.managed[key].demand = demand
+            self.managed[key].report = report
             self._server_changed(key)
 
     def _server_changed(self, key: Key) -> None:
@@ -230,7 +229,7 @@ class Host:
         for key in new:
             self._start(key)
         for key in gone:
-            self._follow_demand(key)
+            self._follow_reports(key)
         for key in doomed:
             self._spawn(key, self._purge_logged(key))
         return sorted({*new, *gone})

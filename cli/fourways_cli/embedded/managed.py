@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fourways_api import ModelDeployment
+from fourways_api import DriftStatus, ModelDeployment
+from fourways_api.worker_faults import WorkerFaults
 from fourways_operator.events import events_of
 from fourways_operator.facts import Demand, Facts, rfc3339
 from fourways_operator.scaling import may_sleep, wanted_replicas
@@ -27,6 +28,17 @@ KEPT_RUNS = 10
 KEPT_EVENTS = 100
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayReport:
+    """What a gateway knows of one deployment."""
+
+    demand: Demand | None = None
+    """The requests for it, if it scales to zero."""
+
+    drift: DriftStatus | None = None
+    """How records of its devices differ from those of the training."""
+
+
 @dataclass(slots=True)
 class Managed:
     """A deployment that this host serves."""
@@ -43,8 +55,8 @@ class Managed:
     servers: list[RunningServer]
     runs: list[LocalRun] = field(default_factory=list)
     working: asyncio.Lock = field(default_factory=asyncio.Lock)
-    demand: Demand | None = None
-    """The requests for it, if it scales to zero."""
+    report: GatewayReport = field(default_factory=GatewayReport)
+    """What its gateway reports of it."""
 
     events: deque[Json] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     """What happened to it, decided by the operator's own code; the latest last."""
@@ -92,8 +104,11 @@ class Managed:
                 gateway.pod,
             ),
             gateway=gateway.owner,
-            worker_faults={s.pod["metadata"]["name"]: s.faults for s in self.servers},
-            demand=self.demand,
+            worker_faults={
+                **{s.pod["metadata"]["name"]: s.faults for s in self.servers},
+                gateway.pod["metadata"]["name"]: WorkerFaults(drift=self.report.drift),
+            },
+            demand=self.report.demand,
             now=now,
         )
         status = status_of(facts, (), self.deployment)
@@ -131,6 +146,6 @@ class Managed:
         self.status(gateway, now)
         for server in self.servers:
             if (scaled := server.scaled) is not None:
-                count = wanted_replicas(self.deployment, self.document, scaled, self.demand)
+                count = wanted_replicas(self.deployment, self.document, scaled, self.report.demand)
                 if count is not None:
                     server.scale(count)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fourways_api import BundleStatus, ModelDeployment, Route, RunReport, Status
+from fourways_api import BundleStatus, DriftStatus, ModelDeployment, Route, RunReport, Status
 from fourways_api.reasons import Reason
 
 from ..facts import Facts, Json
@@ -33,6 +33,7 @@ from .common import (
     nothing_wrong,
     refused,
 )
+from .drift import drift_conditions, worst
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,17 @@ class EdgeView(ModeView):
                 model_resolved,
                 constant("Unknown", Reason.NotFetchedYet, "the first build will fetch the model"),
             ),
+            **drift_conditions(self.deployment),
         }
+
+    @property
+    def drift(self) -> DriftStatus | None:
+        """That of the gateway whose devices' records differ most; before any answers, the last."""
+        names = [pod["metadata"].get("name", "") for pod in self.gateway_pods]
+        found = (self.facts.worker_faults.get(name) for name in names)
+        known = worst(each.drift for each in found if each)
+        unheard = not self.facts.unheard.isdisjoint(names)
+        return self.old.drift if known is None and unheard else known
 
     @property
     def outcome(self) -> str | None:

@@ -19,12 +19,20 @@ from fourways_api import (
     EdgeConfig,
     FeatureLookup,
     ModelDeployment,
+    Monitoring,
     Route,
     SecretReference,
 )
 from fourways_api.addresses import claims as claims_of
 from fourways_api.modes import Edge
-from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, UNSIGNED, VOLUMES_ROOT
+from fourways_api.runtime_config import (
+    CACHE_DIR,
+    SECRETS_ROOT,
+    UNSIGNED,
+    VOLUMES_ROOT,
+    FleetDrift,
+)
+from fourways_api.values import seconds
 
 from ..facts import Json, OperatorSettings
 from . import network, parts, worker
@@ -87,7 +95,14 @@ def route(deployment: ModelDeployment, url: str | None) -> Route | None:
         publish_credentials=edge.credentials,
         entity_key=deployment.spec.contract.entity_key if edge.features else None,
         features=_with_inputs(edge.features, deployment),
+        drift=_drift(deployment.spec.monitoring),
     )
+
+
+def _drift(monitoring: Monitoring | None) -> FleetDrift | None:
+    if monitoring is None:
+        return None
+    return FleetDrift(window_seconds=seconds(monitoring.window), max_drift=monitoring.max_drift)
 
 
 def _with_inputs(
@@ -160,8 +175,14 @@ def _job(
         edge=edge.model_copy(update={"description": None}),
         cluster=settings.cluster_name or None,
     )
-    # The bundle holds the contract. Text for people is left out: a new one is no new build.
-    config = config.model_copy(update={"contract": without_descriptions(config.contract)})
+    # The bundle holds contract and profile. What it does not hold is left out: text for people,
+    # and how the gateway compares. A new one is no new build.
+    config = config.model_copy(
+        update={
+            "contract": without_descriptions(config.contract),
+            "monitoring": config.monitoring and Monitoring(profile=config.monitoring.profile),
+        }
+    )
     build, sign = _mounts_of_each(mounts, edge)
 
     def container(name: str, args: str, of_it: parts.Mounts, image: str = "") -> Json:

@@ -7,7 +7,7 @@ mode: they come from the pipeline and from the model server's parsing of tensors
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from .columns import Array
 from .model.base import Model
 from .pipeline import Pipeline
 from .values import nothing, numpy_type, shape_fault
+
+if TYPE_CHECKING:
+    from .live_profile import RecordNotes
 
 _KEYS = np.zeros(1, np.int64)
 
@@ -44,6 +47,8 @@ class RecordScorer:
         self._pipeline = Pipeline(contract.model_copy(update={"entity_key": key}), model)
         self._blocks = {f.name: f.column_names for f in contract.inputs if f.columns}
         self._known = {field.name for field in contract.flat_inputs} | {contract.entity_key.name}
+        self.profile: RecordNotes | None = None
+        """Keeps what is scored, if records are compared with a training profile."""
 
     def ask(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs for one record: by name, plain Python values.
@@ -65,6 +70,9 @@ class RecordScorer:
             raise RecordRefused(str(unknown)[:63], "is not an input of the contract")
         given = {field.name: _column(field, record) for field in self._fields}
         scored = self._pipeline.score_columns(_KEYS, given)
+        if self.profile is not None:
+            found = scored.predictions.columns
+            self.profile.note_columns(scored.inputs, found, len(scored.rejects))
         if scored.rejects:
             raise RecordRefused(scored.rejects[0].field, scored.rejects[0].reason)
         answers = scored.predictions.columns

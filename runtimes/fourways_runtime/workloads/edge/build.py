@@ -64,6 +64,9 @@ def build(config: EdgeConfig, places: PlaceWatch | None = None) -> RunReport:
     vectors = fetch_golden(config, golden)
     with disk_errors(), _work_folder(config) as folder:
         files = _common_files(config, golden, vectors, fetch_tokenizer(config))
+        if prepared.profile is not None:
+            profile = prepared.profile.model_dump(mode="json", exclude_none=True)
+            files[layout.PROFILE_FILE] = layout.encode(profile)
         for name, raw in files.items():
             (folder / name).write_bytes(raw)
         made, rows = _measured(config, model, folder, files)

@@ -50,5 +50,6 @@ ACCESS: Access = {
     (b"GET", "/bundles/{deployment}/"): "bundles",
     (b"GET", "/bundles/{deployment}/{target}/{file}"): "bundles",
     (b"GET", "/bundles/{deployment}/{target}/blobs/sha256/{digest}"): "bundles",
+    (b"POST", "/bundles/{deployment}/{target}/drift"): "bundles",
     (b"GET", "/features/{deployment}/{key}"): "features",
 }

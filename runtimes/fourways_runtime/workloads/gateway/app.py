@@ -74,7 +74,7 @@ class Gateway:
         self._live = LookupCoalescer[LiveLookup | None](link.live, link.timeout, config.namespace)
         self._routes = {route.deployment: route for route in config.routes}
         self._guard = CallerGuard(config.callers, registry) if config.callers else None
-        self._edge = EdgeHandlers(config, self.metrics.faults)
+        self._edge = EdgeHandlers(config, self.metrics.faults, registry)
         self._runs = Runs(config.namespace, open_history, registry)
         self._demand = DemandBoard(registry, draining)
         parts = SharedParts(
@@ -145,12 +145,14 @@ class Gateway:
         """Answer an inference request according to the deployment's mode."""
         return self._modes.get(request.params["deployment"], self._batch).infer(request)
 
-    def _drift(self, request: Request) -> Answer:
-        """Tell how records that are scored now differ from those of the training (realtime)."""
+    async def _drift(self, request: Request) -> Response:
+        """Tell how records that are scored now differ from those of the training."""
         mode = self._of(request)
         # Not of one that sleeps: the question would start a replica.
         if type(mode) is RealtimeHandler:
-            return mode.drift()
+            return await mode.drift()
+        if (told := await self._edge.drift(request.params["deployment"])) is not None:
+            return told
         raise HttpError(404, NO_DRIFT)
 
     def _predict(self, request: Request) -> Answer:
@@ -238,6 +240,7 @@ class Gateway:
 
     async def _metrics(self, request: Request) -> Response:
         self._runs.look()
+        await self._edge.look()
         try:
             async with asyncio.timeout(_SCRAPE_WAITS_SECONDS):
                 await self._batch.look()

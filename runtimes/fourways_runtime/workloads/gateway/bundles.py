@@ -20,6 +20,8 @@ from typing import Any, NoReturn, TypeVar
 
 from fourways_api import GatewayConfig, Route
 from fourways_http import HttpError, Request, Response, SizedResponse, json_response
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.bundle_layout import MalformedBundle
 from fourways_runtime.errors import FetchRefused, SourceError, WorkloadError
 
 from .mode import NAME, RETRY
@@ -99,7 +101,31 @@ class Bundles:
         part = b"content-range: bytes %d-%d/%d" % (start, end - 1, blob.size)
         return SizedResponse(end - start, blob.until(end), 206, _OCTETS, (*headers, part))
 
+    async def profile(self, route: Route, target: str) -> tuple[str, bytes] | None:
+        """Return the training profile of the published bundle, with its digest; None without one.
+
+        Raises HttpError 404 if nothing is published for the target, 503.
+        """
+        if not NAME.fullmatch(target):
+            raise _no_such()
+        return await self._run(route, lambda: self._profile(route, target))
+
     # ---- on a thread
+
+    def _profile(self, route: Route, target: str) -> tuple[str, bytes] | None:
+        def blob(digest: str) -> bytes:
+            content = self._small(route, f"{target}/{layout.blob_name(digest)}")
+            if layout.digest_of(content) != digest:
+                raise SourceError(f"blob {digest}: its content does not have this digest")
+            return content
+
+        try:
+            index = layout.read_index(self._small(route, f"{target}/{layout.INDEX_FILE}"))
+            files = layout.read_model_manifest(blob(index.model.digest))
+        except MalformedBundle as fault:
+            raise SourceError(str(fault)) from None
+        file = files.get(layout.PROFILE_FILE)
+        return None if file is None else (file.digest, blob(file.digest))
 
     def _root(self, route: Route) -> tuple[Any, str]:
         """Return the filesystem and the deployment's folder in it."""

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from prometheus_client import Counter
+from prometheus_client import CollectorRegistry, Counter
 
 from fourways_api import GatewayConfig, Route
-from fourways_http import HttpError, Request, Response, Router
+from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_runtime.bundle_layout import INDEX_FILE
 
 from .bundles import Bundles
 from .device_features import ExtraData
+from .device_reports import DeviceReports
 from .fleet import Fleet
 from .mode import deployment_of
 
@@ -22,11 +23,12 @@ from .mode import deployment_of
 class EdgeHandlers:
     """The parts that all edge deployments share."""
 
-    def __init__(self, config: GatewayConfig, faults: Counter) -> None:
+    def __init__(self, config: GatewayConfig, faults: Counter, registry: CollectorRegistry) -> None:
         self._routes = {r.deployment: r for r in config.routes if r.mode == "edge"}
         self._bundles = Bundles(config)
         self._extra_data = ExtraData(config, faults)
         self._fleet = Fleet()
+        self._reports = DeviceReports(config, self._bundles, registry)
 
     def add_to(self, router: Router) -> None:
         """Add the routes that devices use."""
@@ -34,6 +36,7 @@ class EdgeHandlers:
         router.add("GET", "/bundles/{deployment}/", self._listing)
         router.add("GET", "/bundles/{deployment}/{target}/{file}", self._file)
         router.add("GET", "/bundles/{deployment}/{target}/blobs/sha256/{digest}", self._blob)
+        router.add("POST", "/bundles/{deployment}/{target}/drift", self._reported)
         router.add("GET", "/features/{deployment}/{key}", self._features)
         router.add("GET", "/deployments/{deployment}/devices", self._devices)
 
@@ -71,6 +74,23 @@ class EdgeHandlers:
 
     def _devices(self, request: Request) -> Response:
         return self._fleet.answer(self._route(request).deployment)
+
+    async def _reported(self, request: Request) -> Response:
+        answer = await self._reports.take(self._route(request), request)
+        self._fleet.reported(request)
+        return answer
+
+    async def drift(self, deployment: str) -> Response | None:
+        """Tell how records of devices differ from the training; None if they are not compared."""
+        if not self._reports.compares(deployment):
+            return None
+        found = await self._reports.finding(deployment)
+        told = found.status.to_json() if found.status else None
+        return json_response({"deployment": deployment, "devices": found.devices, "drift": told})
+
+    async def look(self) -> None:
+        """Bring the metrics of devices up to date."""
+        await self._reports.look()
 
     async def _features(self, request: Request) -> Response:
         return await self._extra_data.answer(self._route(request), request)

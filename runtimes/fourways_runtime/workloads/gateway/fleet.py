@@ -1,7 +1,8 @@
 """What a gateway sees of devices: who looked for a bundle, when, and which release it asked for.
 
 A device tells nobody what it runs. It looks at the index of its target at intervals, and fetches
-the manifest of a release that it has not verified yet. Devices with one credential are one row, as
+the manifest of a release that it has not verified yet. When it reported its counts of records, if
+it does, is shown too. Devices with one credential are one row, as
 are those without any. Each gateway knows only the requests that it answered itself since it
 started.
 """
@@ -35,6 +36,8 @@ class DeviceSight:
     """That of the release last asked for; empty if none was since the gateway started."""
 
     fetched_at: float = 0.0
+    reported_at: float = 0.0
+    """When it last told of its records; 0 if it has not since the gateway started."""
 
 
 class Fleet:
@@ -63,6 +66,12 @@ class Fleet:
         if known is not None and known.offered == request.params["digest"]:
             known.fetched, known.fetched_at = known.offered, self._now()
 
+    def reported(self, request: Request) -> None:
+        """Note that a device told of its records."""
+        known = self._seen.get(_key(request))
+        if known is not None:
+            known.reported_at = self._now()
+
     def answer(self, deployment: str) -> Response:
         """Return what was seen of one deployment's devices, the latest first."""
         found = [
@@ -82,6 +91,7 @@ def _told(target: str, caller: str, sight: DeviceSight) -> dict[str, Any]:
         "offered": f"sha256:{sight.offered}" if sight.offered else None,
         "fetched": f"sha256:{sight.fetched}" if sight.fetched else None,
         "fetched_at": rfc3339_at(sight.fetched_at) if sight.fetched else None,
+        "reported_at": rfc3339_at(sight.reported_at) if sight.reported_at else None,
     }
 
 

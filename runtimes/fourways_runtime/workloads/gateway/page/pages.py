@@ -194,7 +194,11 @@ def _drift(history: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _present_drift(told: PathAnswer) -> dict[str, Any] | None:
-    return {"run": "a model server", "found": told.body["drift"]} if told.ok else None
+    if not told.ok or told.body["drift"] is None:
+        return None
+    devices = told.body.get("devices")
+    whose = "a model server" if devices is None else f"{devices:,} devices"
+    return {"run": whose, "found": told.body["drift"]}
 
 
 def _contract(name: str, document: Mapping[str, Any]) -> dict[str, Any]:

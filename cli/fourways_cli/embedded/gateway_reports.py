@@ -1,6 +1,7 @@
-"""The demand for deployments that scale to zero, asked of the host's own gateways.
+"""What the host's own gateways know of deployments: demand and drift.
 
-The operator's tracker does the asking, with loopback addresses and the host's own token.
+That is the demand for deployments that scale to zero, and what devices tell of their records. The
+operator's trackers do the asking, with loopback addresses and the host's own token.
 """
 
 from __future__ import annotations
@@ -14,24 +15,27 @@ from fourways_api.callers import CallerPolicy
 from fourways_api.demand import DEMAND_PATH, MAX_WAIT_SECONDS
 from fourways_operator.demand import NO_GATEWAYS, DemandTracker
 from fourways_operator.errors import GatewaySilent
-from fourways_operator.facts import Demand
 from fourways_operator.scaling import may_sleep
 from fourways_operator.work_queue import Key as WorkKey
+from fourways_operator.worker_faults import NO_WORKERS, WorkerFaultTracker
 
 from .host_token import HostToken
-from .managed import Key
+from .managed import GatewayReport, Key
 from .servers import ANSWER_SECONDS, fetched
 
+_GATEWAY = "gateway"
 
-class LocalDemand:
+
+class LocalReports:
     """What the gateways of this host report."""
 
-    def __init__(self, keys: Path | None, changed: Callable[[Key, Demand | None], None]) -> None:
+    def __init__(self, keys: Path | None, changed: Callable[[Key, GatewayReport], None]) -> None:
         """``keys`` is the folder of the API keys that gateways ask for, if they do."""
         self._keys = keys
         self._token = HostToken()
         self._changed = changed
-        self._tracker = DemandTracker(self._ask, self._news)
+        self._demand = DemandTracker(self._ask_and_wait, self._news)
+        self._drift = WorkerFaultTracker(self._ask, self._news)
 
     def callers(self) -> CallerPolicy | None:
         """Return who may ask the gateways: who has a key, and this host."""
@@ -43,20 +47,35 @@ class LocalDemand:
         """Follow a deployment at a gateway's address; None: it, or the gateway, has gone."""
         asked = deployment is not None and gateway is not None and may_sleep(deployment)
         urls = {key[0]: f"{gateway}{DEMAND_PATH}"} if asked else NO_GATEWAYS
-        self._tracker.note(WorkKey(*key), urls)
+        self._demand.note(WorkKey(*key), urls)
+        reports = deployment is not None and gateway is not None and _has_devices(deployment)
+        url = {_GATEWAY: f"{gateway}/deployments/{key[1]}/drift"} if reports else NO_WORKERS
+        self._drift.note(WorkKey(*key), url)
 
     def stop(self) -> None:
         """Stop asking."""
-        self._tracker.stop()
+        self._demand.stop()
+        self._drift.stop()
 
     def _news(self, key: WorkKey) -> None:
-        self._changed((key.namespace, key.name), self._tracker.of(key))
+        told = self._drift.of(key).get(_GATEWAY)
+        report = GatewayReport(self._demand.of(key), told.drift if told else None)
+        self._changed((key.namespace, key.name), report)
 
-    async def _ask(self, url: str) -> bytes:
+    async def _ask_and_wait(self, url: str) -> bytes:
+        return await self._ask(url, MAX_WAIT_SECONDS + ANSWER_SECONDS)
+
+    async def _ask(self, url: str, seconds: float = ANSWER_SECONDS) -> bytes:
         parts = urlsplit(url)
         header = self._token.header() if self._keys else ""
-        path, seconds = f"{parts.path}?{parts.query}", MAX_WAIT_SECONDS + ANSWER_SECONDS
+        path = f"{parts.path}?{parts.query}"
         try:
             return await fetched(parts.hostname or "", parts.port or 80, path, header, seconds)
         except (OSError, TimeoutError, ValueError) as error:
             raise GatewaySilent(f"{url}: {type(error).__name__}: {error}") from None
+
+
+def _has_devices(deployment: ModelDeployment) -> bool:
+    """Return whether devices may tell of their records."""
+    spec = deployment.spec
+    return spec.monitoring is not None and spec.choice().mode == "edge"
