@@ -1,4 +1,4 @@
-"""The gateway's pages in a real browser: what a person does there, and what axe-core finds."""
+"""The gateway's pages in a real browser: what a person does there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
 from fourways_api.audience import DEPLOYMENTS_KEY, EVERY_DEPLOYMENT
 from tests.kit.browser import browser
@@ -160,17 +159,3 @@ def test_a_phone_and_a_keyboard_are_enough(page: Page) -> None:
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= PHONE[0], "the page itself does not scroll sideways"
     taken(page, "phone")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(page: Page, scheme: str) -> None:
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    found = []
-    for name in ("", "churn", "come-back"):
-        if name:
-            of(page, name)
-        answer = Axe().run(page)
-        found += [f"{name}: {v['id']}: {v['help']}" for v in answer.response["violations"]]
-        page.get_by_role("link", name="Fourways").click()
-        page.get_by_role("heading", name="Deployments").wait_for()
-    assert found == []

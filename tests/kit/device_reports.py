@@ -25,6 +25,7 @@ def publish_profile(folder: Path, profile: bytes | None) -> str:
         blob = folder / layout.blob_name(layout.digest_of(raw))
         blob.parent.mkdir(parents=True, exist_ok=True)
         blob.write_bytes(raw)
+    folder.mkdir(parents=True, exist_ok=True)
     index = layout.index(model, "5", {layout.SIGSTORE: signature})
     (folder / layout.INDEX_FILE).write_bytes(layout.encode(index))
     return layout.digest_of(profile or b"")
