@@ -112,7 +112,9 @@ async def test_a_report_is_shown_beside_the_device_seen(plane: Running, digest: 
     assert told["devices"][0]["reported_at"] is None
     await send(plane, report(KNOWN, digest, shifted(60)))
     _, told = await plane.get("/deployments/vad/devices")
-    assert told["devices"][0]["reported_at"].endswith("Z")
+    at = told["devices"][0]["reported_at"]
+    page = await plane.client.get("/deployments/vad", headers={"Accept": "text/html"})
+    assert f"<td>{at[:19].replace('T', ' ')} UTC</td></tr>" in page.text
 
 
 async def test_where_nothing_is_compared_nothing_is_taken(plane: Running, digest: str) -> None:
