@@ -15,13 +15,21 @@ from statistics import median
 from time import thread_time
 
 import numpy as np
+from prometheus_client import CollectorRegistry
 
 from fourways_api import Contract
+from fourways_api.runtime_config import ServerConfig
+from fourways_http import Response
 from fourways_runtime.io.store import StreamDeclaration, open_database, open_stream_writer
+from fourways_runtime.io.store.database import Database
 from fourways_runtime.io.store.past import Compared, past_batches
 from fourways_runtime.io.store.streams.stream import Move, StreamWriter
 from fourways_runtime.scoring.columns import Predictions
 from fourways_runtime.scoring.late_truth import labelled
+from fourways_runtime.v2.batcher import Render
+from fourways_runtime.v2.request import InferenceRequest
+from fourways_runtime.v2.scorer import ScoredPart
+from fourways_runtime.workloads.serving.recording import ROOM, AnswerRecorder
 from tools.servers.postgres import Server, running
 
 KEYS = 100_000
@@ -60,6 +68,7 @@ def main() -> None:
                 f"{more / EVENT_SECONDS:.1%} of the worker's time for an event"
             )
         _compared(uri)
+    _noted()
 
 
 def _written(server: Server, uri: str, compared: str | None) -> tuple[float, float]:
@@ -79,6 +88,49 @@ def _written(server: Server, uri: str, compared: str | None) -> tuple[float, flo
             start += BATCH
         client = thread_time() - began
         return client, _processor_seconds(server) - before
+
+
+def _noted() -> None:
+    """Print what a request costs whose answer is stored, on the thread that renders it."""
+    document = {
+        "namespace": "n",
+        "name": "m",
+        "model": {"uri": "pvc://models/m.onnx", "version": "1"},
+        "contract": CONTRACT.to_json(),
+        "quality": {
+            "truth": {"uri": "pvc://data/t.parquet"},
+            "label": "happened",
+            "time": "at",
+            "output": "y",
+            "metrics": ["MAE"],
+        },
+    }
+    config = ServerConfig.model_validate(document)
+    part = ScoredPart({"y": np.zeros(1, np.float32)}, 0, 1, {})
+    requests = [
+        InferenceRequest(1, None, None, False, [f"entity{at:05d}"], None, {}) for at in range(ROOM)
+    ]
+    without = min(_rendered(lambda asked, scored: _ANSWER, requests, part) for _ in range(ROUNDS))
+    found = []
+    for _ in range(ROUNDS):
+        recorder = AnswerRecorder(config, _no_store, CollectorRegistry())
+        found.append(_rendered(recorder.recording(lambda a, s: _ANSWER), requests, part))
+    print(f"model server: {(min(found) - without) * 1e6:.2f} µs more for a request with a key")
+
+
+_ANSWER = Response(b"")
+
+
+def _no_store() -> Database:
+    raise AssertionError("nothing is written here")
+
+
+def _rendered(render: Render, requests: list[InferenceRequest], part: ScoredPart) -> float:
+    """Return the processor time (s) of one request."""
+    began = thread_time()
+    for asked in requests:
+        render(asked, part)
+    return (thread_time() - began) / len(requests)
 
 
 def _send(writer: StreamWriter, start: int, batch: Predictions) -> None:
@@ -117,7 +169,7 @@ def _compared(uri: str) -> None:
     with closing(open_database(uri)) as store:
         began = thread_time()
         since = now - timedelta(days=1)
-        predictions, _ = labelled(past_batches(store, "n", "with", since), keys, times)
+        predictions, _ = labelled(past_batches(store, "n", "with", "y", since), keys, times)
         took = thread_time() - began
     kept = BATCH * BATCHES * ROUNDS
     print(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         GatewayConfig,
         Paths,
         PurgeConfig,
+        QualityConfig,
         Route,
         RunReport,
         RuntimeConfig,
@@ -95,6 +96,7 @@ __all__ = [
     "ProfileFile",
     "ProgressStatus",
     "PurgeConfig",
+    "QualityConfig",
     "QualityMetric",
     "QualityStatus",
     "Range",
@@ -143,8 +145,8 @@ _HOMES = {
     "problems": "InvalidSpec Problem check check_update parse",
     "requirements": "Requirements",
     "review": "Verdict review",
-    "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths PurgeConfig Route RunReport"
-    " RuntimeConfig ServerConfig StoredData StreamConfig WakeConfig",
+    "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths PurgeConfig QualityConfig"
+    " Route RunReport RuntimeConfig ServerConfig StoredData StreamConfig WakeConfig",
     "spec": "Resources Spec worker_memory worker_threads",
     "status": "MAX_WORKERS_TOLD BundleStatus ColdStartStatus Condition DriftStatus FieldDrift"
     " ModelStatus ProgressStatus QualityMetric QualityStatus RunStatus Status WorkerStatus",

@@ -42,15 +42,16 @@ class Quality(ApiModel):
     Accuracy takes a number with a fraction as a probability and 0.5 as its threshold."""
 
     window: Duration = "168h"
-    """Predictions of this time are kept and compared (mode streaming). Mode batch compares those of
-    the runs in the store."""
+    """Predictions of this time are kept and compared (modes streaming and realtime). Mode batch
+    compares those of the runs in the store."""
 
     share: Share = "100%"
     """Share of the entity keys that are compared, chosen by a hash of the key. A smaller share
-    keeps the predictions of a fast stream for longer."""
+    keeps the predictions of a fast stream, or of many requests, for longer."""
 
     interval: Duration = "5m"
-    """Time between two comparisons (mode streaming). Mode batch compares with each run."""
+    """Time between two comparisons (modes streaming and realtime). Mode batch compares with each
+    run."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

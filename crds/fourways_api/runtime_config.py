@@ -349,6 +349,15 @@ class StreamConfig(RuntimeConfig):
     host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
 
 
+class QualityConfig(RuntimeConfig):
+    """Configuration of a quality worker, which compares a model server's answers with labels."""
+
+    port: int = 8080
+    """Port of health and metrics."""
+
+    host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
+
+
 class PurgeConfig(ApiModel):
     """Configuration of a purge, which removes data of deleted deployments from the store."""
 

@@ -86,6 +86,12 @@ _FOR_RUNTIMES = (
         ".monitoring",
     ),
     (
+        "!has(self.quality)",
+        "its predictions are not compared with labels",
+        "remove quality",
+        ".quality",
+    ),
+    (
         "['pvc', 'http', 'https', 's3', 'gs', 'oci'].exists(s, self.model.uri.startsWith(s + '://'))",
         "KServe does not fetch this scheme",
         "use a pvc, https, s3, gs or oci URI",
@@ -129,7 +135,8 @@ class Spec(ApiModel):
 
     quality: Quality | None = None
     """Comparison of stored predictions with labels that become known later. For the modes batch,
-    with predictions in the store, and streaming."""
+    with predictions in the store, streaming, and realtime, whose answers are then stored too. Not
+    for mode edge, and not for runtimes of KServe."""
 
     resources: Resources = Resources()
     """CPU and memory of each worker."""
@@ -183,11 +190,10 @@ class Spec(ApiModel):
             "FieldValueRequired",
         ),
         Rule(
-            "!has(self.quality) || self.mode == 'batch' || self.mode == 'streaming'"
-            " || self.mode == 'auto' && has(self.requirements)"
-            f" && (({TREE_IN_CEL['batch']}) || ({TREE_IN_CEL['streaming']}))",
-            "only the predictions of batch runs and streams are compared with labels",
-            "remove quality, or choose mode batch or streaming",
+            "!has(self.quality) || self.mode != 'edge' && (self.mode != 'auto'"
+            f" || !has(self.requirements) || !({TREE_IN_CEL['edge']}))",
+            "predictions of devices are not compared with labels",
+            "remove quality",
             ".quality",
         ),
         Rule(

@@ -193,8 +193,8 @@ class QualityStatus(ApiModel):
     """Name of the run (batch)."""
 
     since: Annotated[str, Field(max_length=32)] | None = None
-    """Time since which predictions are compared, RFC 3339 (streaming): the beginning of the window,
-    or later if there are too many predictions."""
+    """Time since which predictions are compared, RFC 3339 (streaming, realtime): the beginning of
+    the window, or later if there are too many predictions."""
 
     output: Annotated[str, Field(max_length=63)]
     """The output that was compared."""
@@ -206,7 +206,8 @@ class QualityStatus(ApiModel):
     """The metrics. One that is not defined is left out, such as AUC if all labels are alike."""
 
     message: Annotated[str, Field(max_length=512)] | None = None
-    """What was left out, or why the metrics are not known or not of now (streaming)."""
+    """What was left out, or why the metrics are not known, or not of now (streaming,
+    realtime)."""
 
     measured_at: Annotated[str, Field(max_length=32)]
     """Time of the comparison, RFC 3339."""

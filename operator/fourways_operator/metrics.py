@@ -72,7 +72,7 @@ class Metrics:
         }
         self._quality = Gauge(
             "fourways_deployment_quality",
-            "Metric of predictions against the labels known so far (modes batch, streaming).",
+            "Metric of predictions against the labels known so far (not mode edge).",
             ["namespace", "name", "metric"],
             registry=self.registry,
         )

@@ -35,6 +35,7 @@ from .facts import Demand, Facts, Json, OperatorSettings, StoreAnswer
 from .intent import Intent, described, intent_of
 from .kinds import DEPLOYMENT, INFERENCE_SERVICE, JOB, KINDS, POD
 from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER
+from .plan.quality import is_quality
 from .plan.routes import observed_of
 from .planning import later_kinds, plan_gateway
 from .pods import age, is_ready, server_failure_of
@@ -183,7 +184,8 @@ async def _waits_for_the_old(
         return False
     namespace = deployment["metadata"]["namespace"]
     pods = await cluster.list(POD, namespace, _labels_of(deployment))
-    return not any(is_ready(pod) or server_failure_of(pod) for pod in pods if not is_going(pod))
+    servers = (pod for pod in pods if not (is_going(pod) or is_quality(pod)))
+    return not any(is_ready(pod) or server_failure_of(pod) for pod in servers)
 
 
 def _without_service(objects: Sequence[Json]) -> tuple[Json, ...]:

@@ -25,6 +25,7 @@ from .asking import ask, parsed, pod_url
 from .errors import GatewaySilent
 from .facts import Json
 from .plan.parts import COMPONENT_LABEL, MODE_LABEL
+from .plan.quality import is_quality
 from .plan.realtime import has_tls_port
 from .plan.worker import PORT
 from .pods import is_going, is_ready
@@ -154,20 +155,28 @@ def urls_of_workers(deployment: ModelDeployment | None, pods: Sequence[Json]) ->
         return NO_WORKERS
     reports = bool(realtime and realtime.features) or compared
     silent = mode == "realtime" and not reports
+
+    def is_asked(pod: Json) -> bool:
+        if is_quality(pod):
+            return True
+        if pod["metadata"].get("labels", {}).get(MODE_LABEL) != mode:
+            return False
+        return not (silent and is_ready(pod) and not has_tls_port(pod.get("spec", {})))
+
     urls = {}
-    for pod in pods:
-        url, meta = pod_url(pod, PORT, FAULTS_PATH), pod["metadata"]
+    # The quality worker first: it is one, and model servers may be more than are asked.
+    for pod in sorted(pods, key=lambda pod: (not is_quality(pod), pod["metadata"]["name"])):
+        url = pod_url(pod, PORT, FAULTS_PATH)
         if (
             url
-            and meta.get("labels", {}).get(MODE_LABEL) == mode
+            and is_asked(pod)
             and pod["status"].get("phase") == "Running"
             # On the node's network the port may be another program's.
             and not pod.get("spec", {}).get("hostNetwork")
             and not is_going(pod)
-            and not (silent and is_ready(pod) and not has_tls_port(pod.get("spec", {})))
         ):
-            urls[meta["name"]] = url
-    return dict(sorted(urls.items())[:MAX_ASKED])
+            urls[pod["metadata"]["name"]] = url
+    return dict(list(urls.items())[:MAX_ASKED])
 
 
 def _urls_of_gateways(deployment: str, pods: Sequence[Json]) -> Mapping[str, str]:

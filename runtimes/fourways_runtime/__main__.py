@@ -22,6 +22,7 @@ MODES = {
     "gateway": "gateway",
     "serve": "serving",
     "stream": "streaming",
+    "quality": "quality",
     "edge-build": "edge",
     "edge-sign": "edge.sign",
 }

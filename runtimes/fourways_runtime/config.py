@@ -14,6 +14,7 @@ from fourways_api.runtime_config import (
     CONFIG_VARIABLE,
     RUN_VARIABLE,
     EdgeConfig,
+    QualityConfig,
     ServerConfig,
     StreamConfig,
 )
@@ -41,6 +42,11 @@ def read_server_config(environment: Mapping[str, str] = os.environ) -> ServerCon
 def read_stream_config(environment: Mapping[str, str] = os.environ) -> StreamConfig:
     """Return a stream worker's configuration. Raises ConfigError."""
     return _read(StreamConfig, environment)
+
+
+def read_quality_config(environment: Mapping[str, str] = os.environ) -> QualityConfig:
+    """Return a quality worker's configuration. Raises ConfigError."""
+    return _read(QualityConfig, environment)
 
 
 def read_edge_config(environment: Mapping[str, str] = os.environ) -> EdgeConfig:

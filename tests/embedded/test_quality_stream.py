@@ -78,7 +78,7 @@ def test_labels_find_the_prediction_of_their_time_in_either_store(
         made = predictions(list(range(40)), start, y=[answer] * 40)
         commit(writer, [Move(0, start, start + 40)], made, deleted=[99] if start else [])
     with closing(open_database(uri)) as store:
-        first, second, gone = past_batches(store, namespace, "anomaly", EPOCH)
+        first, second, gone = past_batches(store, namespace, "anomaly", "y", EPOCH)
         assert (first.keys, first.values) == (list(range(40)), [1.0] * 40)
         assert (gone.keys, gone.values) == ([99], None)
         assert second.at == gone.at
@@ -108,12 +108,14 @@ def test_labels_find_the_prediction_of_their_time_in_either_store(
             {"MAE": errors.mean(), "RMSE": np.sqrt((errors**2).mean())}, rel=1e-5
         )
         prune(store, namespace, "anomaly", EPOCH, 49)
-        assert [len(each.keys) for each in past_batches(store, namespace, "anomaly", EPOCH)] == [
+        assert [
+            len(each.keys) for each in past_batches(store, namespace, "anomaly", "y", EPOCH)
+        ] == [
             40,
             1,
         ]
         prune(store, namespace, "anomaly", now, 41)
-        assert list(past_batches(store, namespace, "anomaly", EPOCH)) == []
+        assert list(past_batches(store, namespace, "anomaly", "y", EPOCH)) == []
 
 
 def test_a_stream_worker_tells_the_quality_of_late_and_corrected_labels(

@@ -19,6 +19,7 @@ from fourways_runtime.v2 import batcher as batchers
 from fourways_runtime.v2.app import ModelServer
 from fourways_runtime.v2.batcher import Batcher
 from fourways_runtime.workloads.serving import loading, shell
+from fourways_runtime.workloads.serving.recording import AnswerRecorder
 from tools.kit.models import onnx_bytes
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -107,7 +108,9 @@ def tensor(name: str, datatype: str, data: Any, shape: list[int] | None = None) 
 
 @contextlib.asynccontextmanager
 async def serving(
-    config: ServerConfig, max_waiting: int = batchers.MAX_WAITING
+    config: ServerConfig,
+    max_waiting: int = batchers.MAX_WAITING,
+    recorder: AnswerRecorder | None = None,
 ) -> AsyncIterator[Serving]:
     registry = CollectorRegistry()
     server, app = shell.build(config, registry)
@@ -115,7 +118,7 @@ async def serving(
     loaded = loading.load_model(config)
     batcher = Batcher(
         loaded.scorer,
-        loaded.renderer,
+        recorder.recording(loaded.renderer) if recorder else loaded.renderer,
         app.metrics,
         max_rows=config.max_batch_rows,
         warm_up=loaded.warm_up,

@@ -297,7 +297,10 @@ def test_a_spec_that_cannot_be_measured_is_refused(changes: dict[str, Any], told
 
 def test_only_predictions_in_the_store_are_measured() -> None:
     for changes, told in (
-        ({"mode": "realtime", "realtime": {"minReplicas": 1}}, "only the predictions of batch"),
+        ({"mode": "realtime", "realtime": {"runtime": {"modelFormat": "onnx"}}},
+         "a runtime of KServe fetches the model itself: its predictions are not compared"),
+        ({"mode": "realtime", "realtime": {"minReplicas": 1}, "quality": TOPIC},
+         "only streams read labels from a topic"),
         ({"quality": {**SPEC, "topic": "labels"}}, "either from a table or from a topic"),
         ({"quality": TOPIC}, "only streams read labels from a topic"),
         ({"quality": {**SPEC, "window": "59s"}}, "shorter than 1m"),

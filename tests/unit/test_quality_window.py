@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -27,8 +25,8 @@ from fourways_runtime.scoring.late_truth import PastBatch, labelled
 from fourways_runtime.workloads import quality_watch, truth_topic
 from fourways_runtime.workloads.quality_watch import QualityWatch, measure_window
 from fourways_runtime.workloads.truth import MIN_LABELS
-from tests.kit import offline_metrics
 from tests.kit.batch_world import World
+from tests.kit.late_labels import Label, Predicted, offline, truth
 from tests.kit.stores import commit, contract, predictions
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -42,10 +40,6 @@ SETTINGS = {
     "metrics": METRICS,
     "window": "24h",
 }
-
-Label = tuple[str, Any, datetime]
-Predicted = tuple[datetime, dict[str, Any]]
-"""When predictions were made, by key; None for a key whose prediction was deleted."""
 
 
 @pytest.fixture
@@ -74,42 +68,6 @@ def keep(store: Database, batches: list[Predicted], output: str = "y") -> None:
             store.change(PAST_ROW, (*whose, len(made), keys, numbers, None))
         if gone:
             store.change(PAST_ROW, (*whose, len(gone), orjson.dumps(gone), None, None))
-
-
-def truth(world: World, rows: list[Label]) -> None:
-    keys, labels, times = zip(*rows, strict=True) if rows else ((), (), ())
-    table = pa.table(
-        {"id": pa.array(keys, pa.string()), "happened": pa.array(labels, pa.int64()),
-         "at": pa.array(times, pa.timestamp("us", tz="UTC"))}
-    )  # fmt: skip
-    pq.write_table(table, world.file("truth.parquet"))
-
-
-def offline(labels: list[Label], batches: list[Predicted], since: datetime) -> dict[str, float]:
-    """Count by the rule in plain Python, label by label."""
-    chosen: dict[tuple[str, datetime], tuple[datetime, Any, float]] = {}
-    for key, label, at in labels:
-        before = [(made, found[key]) for made, found in batches if key in found and made <= at]
-        made, value = max(before, key=lambda each: each[0], default=(START, None))
-        if value is None or made < since:
-            continue
-        known = chosen.get((key, made))
-        if known is None or known[0] <= at:
-            chosen[key, made] = (at, label, value)
-    happened = np.array([label for _, label, _ in chosen.values()], float)
-    told = np.array([value for _, _, value in chosen.values()], float)
-    bins = np.minimum((told * 10).astype(int), 9)
-    calibration = sum(
-        abs(told[bins == low].mean() - happened[bins == low].mean()) * (bins == low).mean()
-        for low in set(bins)
-    )
-    return {
-        "labels": len(chosen),
-        "AUC": offline_metrics.auc(happened, told),
-        "MAE": offline_metrics.mae(happened, told),
-        "LogLoss": offline_metrics.log_loss(happened, told),
-        "Calibration": calibration,
-    }
 
 
 def told(status: QualityStatus) -> dict[str, float]:
@@ -191,7 +149,7 @@ def test_the_oldest_of_too_many_predictions_are_deleted(
     keep(store, batches)
     truth(world, [])
     found = measure_window(config(world), config(world).quality, store, "churn", batches[-1][0])  # type: ignore[arg-type]
-    kept = list(past_batches(store, "n", "churn", START))
+    kept = list(past_batches(store, "n", "churn", "y", START))
     # A micro-batch with deletions is two rows, and each row counts as four predictions more.
     assert sum(len(each.keys) + 4 for each in kept) == 34
     assert kept[-1].at == past_predictions.microseconds(batches[-1][0])
@@ -219,8 +177,8 @@ def declared(world: World, **changes: Any) -> StreamDeclaration:
     return StreamDeclaration("n", "churn", "v1", "sha256:1", outputs, "k", **settings)
 
 
-def kept(store: Database) -> list[tuple[list[Any], list[Any] | None]]:
-    return [(each.keys, each.values) for each in past_batches(store, "n", "churn", START)]
+def kept(store: Database, name: str = "y") -> list[tuple[list[Any], list[Any] | None]]:
+    return [(each.keys, each.values) for each in past_batches(store, "n", "churn", name, START)]
 
 
 def test_the_stream_keeps_each_prediction_with_its_position(world: World, store: Database) -> None:
@@ -251,7 +209,7 @@ def test_of_a_share_of_the_keys_all_predictions_and_labels_are_compared(
         writer.begin({0: 0})
         made = predictions(names, y=np.linspace(0, 1, 1000))
         commit(writer, [Move(0, 0, 1000)], made, deleted=["k1000", "k1001"])
-    ((keys, values), *gone) = kept(store)
+    ((keys, values), *gone) = kept(store, compared.name)
     assert 70 < len(keys) < 130
     assert values == pytest.approx([int(key[1:]) / 999 for key in keys])
     assert all(each is None for _, each in gone)
@@ -262,7 +220,7 @@ def test_of_a_share_of_the_keys_all_predictions_and_labels_are_compared(
     assert found.labels == len(keys)
     # With another share, keys would be missing before the change: it starts anew.
     with closing(open_stream_writer(world.uri, declared(world))):
-        assert kept(store) == []
+        assert kept(store, compared.name) == []
 
 
 def test_texts_are_kept_as_texts(world: World, store: Database) -> None:
@@ -274,7 +232,7 @@ def test_texts_are_kept_as_texts(world: World, store: Database) -> None:
         writer.begin({0: 0})
         names = np.array(["é", "b"], object)
         commit(writer, [Move(0, 0, 2)], predictions([2**62, 7], y=names))
-    assert kept(store) == [([2**62, 7], ["é", "b"])]
+    assert kept(store, "y text") == [([2**62, 7], ["é", "b"])]
 
 
 # ---------------------------------------------------------------- the watch of a worker

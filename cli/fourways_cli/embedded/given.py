@@ -51,7 +51,7 @@ def _databases(deployment: ModelDeployment) -> Iterator[tuple[str, str, str]]:
         yield batch.source.query.database.secret_name, "reads its rows from", "postgresql://…"
     quality = deployment.spec.quality
     truth = quality.truth.query if quality and quality.truth else None
-    if mode in ("batch", "streaming") and truth:
+    if mode != "edge" and truth:
         yield truth.database.secret_name, "reads its labels from", "postgresql://…"
     if mode == "batch" and batch and batch.sink and batch.sink.table:
         yield batch.sink.table.database.secret_name, "publishes into", "postgresql://…"

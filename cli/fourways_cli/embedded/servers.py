@@ -37,7 +37,7 @@ ANSWER_SECONDS = 2.0
 MAX_ANSWER = 1 << 16
 """Bytes of a response that are read."""
 
-REPORTING = ("serve", "stream")
+REPORTING = ("serve", "stream", "quality")
 """Programs that report their faults while they run."""
 
 

@@ -19,6 +19,7 @@ from fourways_api import (
     GatewayConfig,
     Paths,
     PurgeConfig,
+    QualityConfig,
     RuntimeConfig,
     ServerConfig,
     StreamConfig,
@@ -29,8 +30,22 @@ from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 from .ports import HOST
 
 Json = dict[str, Any]
-Listening = ServerConfig | StreamConfig | GatewayConfig
-C = TypeVar("C", RuntimeConfig, ServerConfig, StreamConfig, EdgeConfig, GatewayConfig, PurgeConfig)
+Listening = ServerConfig | StreamConfig | QualityConfig | GatewayConfig
+C = TypeVar(
+    "C",
+    RuntimeConfig,
+    ServerConfig,
+    StreamConfig,
+    QualityConfig,
+    EdgeConfig,
+    GatewayConfig,
+    PurgeConfig,
+)
+WORKERS: Mapping[str, type[StreamConfig] | type[QualityConfig]] = {
+    "stream": StreamConfig,
+    "quality": QualityConfig,
+}
+"""The configuration of each program that a Deployment runs."""
 
 READY = "/v2/health/ready"
 
@@ -128,7 +143,9 @@ def servers(objects: Sequence[Json], paths: Paths, port: Callable[[], int]) -> l
         elif planned["kind"] == "Deployment":
             template = planned["spec"]["template"]
             labels = template["metadata"]["labels"]
-            found.append(_server(planned, template["spec"], labels, StreamConfig, paths, port()))
+            program = template["spec"]["containers"][0]["args"][0]
+            kind = WORKERS[program]
+            found.append(_server(planned, template["spec"], labels, kind, paths, port()))
     return found
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fourways_api import ColdStartStatus, Route
+from fourways_api import ColdStartStatus, QualityStatus, Route
 from fourways_api.reasons import Reason, known_or
 
 from ..facts import Json
-from ..kinds import INFERENCE_SERVICE
+from ..kinds import DEPLOYMENT, INFERENCE_SERVICE
+from ..plan.quality import is_quality
 from ..plan.realtime import name_of, replicas, route
 from ..plan.routes import address_of
-from ..pods import MAX_MESSAGE, PodFailure, age
+from ..pods import MAX_MESSAGE, PodFailure, age, is_going, refused_pods_of, server_failure_of
 from ..scaling import is_proven, may_sleep, replaces_a_sleeper, replicas_of, scaled_of
 from ..texts import on_one_line
 from .common import (
@@ -46,6 +47,10 @@ from .served import (
 
 KSERVE_SECONDS = 30.0
 """After this many seconds without a status, no KServe controller is running."""
+
+
+MAX_QUALITY = 400
+"""Maximum number of characters of the message beside a comparison with labels."""
 
 
 @dataclass(frozen=True)
@@ -134,19 +139,43 @@ class RealtimeView(ServedView):
 
     def status_fields(self) -> dict[str, Any]:
         """See ModeView."""
+        measured = {"quality": self.quality}
         demand = self.facts.demand
         if not may_sleep(self.deployment):
-            return {}
+            return measured
         if demand is None or demand.cold_start_seconds is None or demand.woken_at is None:
-            return {"cold_start": self.old.cold_start}
+            return {**measured, "cold_start": self.old.cold_start}
         seconds = round(demand.cold_start_seconds, 2)
-        return {"cold_start": ColdStartStatus(seconds=seconds, at=demand.woken_at)}
+        return {**measured, "cold_start": ColdStartStatus(seconds=seconds, at=demand.woken_at)}
+
+    @property
+    def comparing(self) -> list[Json]:
+        """Its quality worker's pods, which are no model servers."""
+        return [pod for pod in self.facts.pods if is_quality(pod) and not is_going(pod)]
+
+    @property
+    def quality(self) -> QualityStatus | None:
+        """The latest comparison; its message says why the quality worker does not start."""
+        known, declared = super().quality, self.deployment.spec.quality
+        owner = next((c for c in self.facts.children if _compares(c)), None)
+        found = (*map(server_failure_of, self.comparing), owner and refused_pods_of(owner))
+        failure = next((each for each in found if each), None)
+        if declared is None or owner is None or failure is None:
+            return known
+        made_at = owner["metadata"].get("creationTimestamp", "")
+        known = known or QualityStatus(output=declared.output, labels=0, measured_at=made_at)
+        message = on_one_line(f"the quality worker does not start: {failure.message}", MAX_QUALITY)
+        return known.model_copy(update={"message": message})
 
     def of_service(self, condition: str) -> Json:
         """Return the InferenceService's condition of this name; empty if it has none."""
         status = (self.service or {}).get("status") or {}
         found = (c for c in status.get("conditions") or [] if c["type"] == condition)
         return next(found, {})
+
+
+def _compares(child: Json) -> bool:
+    return DEPLOYMENT.of(child) and is_quality(child)
 
 
 def _kserve_silent(view: RealtimeView) -> ConditionResult | None:

@@ -17,6 +17,7 @@ from fourways_api.reasons import Reason, known_or
 from ..facts import Facts, Json
 from ..kinds import DEPLOYMENT
 from ..plan.parts import MODE_LABEL
+from ..plan.quality import is_quality
 from ..pods import (
     MAX_MESSAGE,
     PodFailure,
@@ -157,10 +158,15 @@ class ServedView(ModeView):
         """The latest comparison with labels that a worker told; without one, the last status's."""
         if self.deployment.spec.quality is None:
             return None
-        names = (pod["metadata"].get("name", "") for pod in self.pods)
+        names = (pod["metadata"].get("name", "") for pod in self.comparing)
         found = (self.facts.worker_faults.get(name) for name in names)
         known = [each.quality for each in found if each and each.quality]
         return max(known, key=lambda each: each.measured_at, default=self.old.quality)
+
+    @property
+    def comparing(self) -> list[Json]:
+        """The pods that compare predictions with labels."""
+        return self.pods
 
     def _is_unheard(self, names: list[str]) -> bool:
         return any(name in self.facts.unheard for name in names)
@@ -189,7 +195,8 @@ class ServedView(ModeView):
 
     @property
     def _refused_pods(self) -> PodFailure | None:
-        own = (refused_pods_of(child) for child in self.facts.children if DEPLOYMENT.of(child))
+        deployments = (child for child in self.facts.children if DEPLOYMENT.of(child))
+        own = (refused_pods_of(child) for child in deployments if not is_quality(child))
         return next((failure for failure in own if failure), None)
 
 

@@ -25,6 +25,9 @@ MODE_LABEL = "fourways.dev/mode"
 ROLLBACK_LABEL = "fourways.dev/rollback"
 """Label of a Job that rolls back to an earlier run. It is not a run itself."""
 
+QUALITY_LABEL = "fourways.dev/quality"
+"""Label of a quality worker, which is no worker of the mode."""
+
 RUN_LABEL = "fourways.dev/run"
 """Label of a run's Ray objects: the name of its Job."""
 

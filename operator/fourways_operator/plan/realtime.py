@@ -16,7 +16,7 @@ from fourways_api.values import seconds
 
 from ..facts import Json, Kind, OperatorSettings
 from ..kinds import SCALED_OBJECT
-from . import network, parts, serving_runtime, worker
+from . import network, parts, quality, serving_runtime, worker
 
 CONTAINER = "kserve-container"
 """KServe's name of a predictor's container, whatever name it is given."""
@@ -133,12 +133,13 @@ def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
 def plan(
     deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
-    """Return ServiceAccount, NetworkPolicy, InferenceService and any disruption budget."""
+    """Return ServiceAccount, NetworkPolicy, InferenceService, and the objects that the spec adds: a
+    disruption budget, a quality worker."""
     realtime = deployment.spec.realtime
     assert realtime is not None  # noqa: S101  (Spec's rule: mode realtime has its block)
     who = worker.Identity(deployment, "realtime")
     ports = {*settings.egress_ports, *parts.ports_of(worker.model_uris(deployment))}
-    if realtime.features:
+    if realtime.features or deployment.spec.quality:
         ports.add(settings.store_port)
     least, most = replicas(realtime)
     tls = _tls(deployment, settings)
@@ -179,7 +180,7 @@ def plan(
     ]
     if least > 1:
         objects.append(parts.disruption_budget(who.meta(), who.labels))
-    return tuple(objects)
+    return (*objects, *quality.plan(deployment, settings))
 
 
 def _tls(deployment: ModelDeployment, settings: OperatorSettings) -> ServerTls | None:
@@ -240,6 +241,11 @@ def _pod(
     tls: ServerTls | None,
 ) -> Json:
     mounts = parts.Mounts()
+    compared: Json = {}
+    if deployment.spec.quality is not None:
+        # Only then: what holds this Secret may write predictions.
+        mounts.store(settings)
+        compared = {"quality": deployment.spec.quality, "uid": deployment.metadata.data_uid}
     database = realtime.features.database if realtime.features else None
     mounts.secrets(worker.secrets(deployment, database))
     mounts.claims(worker.model_uris(deployment))
@@ -260,6 +266,7 @@ def _pod(
         max_body_bytes=realtime.limits.body_mi_b * 2**20,
         max_batch_rows=realtime.limits.rows,
         access_log=settings.access_log or None,
+        **compared,
     )
     container = worker.container(
         deployment,

@@ -59,6 +59,7 @@ class ModelServer:
         self.metrics = ServingMetrics(registry)
         self._faults_of: list[Callable[[], WorkerFault | None]] = []
         self._drift: Callable[[], DriftStatus | None] = lambda: None
+        self._afterwards: list[Callable[[], Awaitable[None]]] = []
 
     def use(
         self, reader: RequestTemplates, batcher: Batcher, enricher: FeatureEnricher | None = None
@@ -75,12 +76,18 @@ class ModelServer:
         """Tell what ``drift`` returns beside the server's faults."""
         self._drift = drift
 
+    def close_after(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Call ``close`` once all requests are answered and the rest is closed."""
+        self._afterwards.append(close)
+
     async def close(self) -> None:
-        """Shut down the worker thread and close the feature database."""
+        """Shut down the worker thread, close the feature database, and what was given."""
         if self._batcher is not None:
             self._batcher.close()
         if self._enricher is not None:
             await self._enricher.close()
+        for close in self._afterwards:
+            await close()
 
     def router(self) -> Router:
         """Return the router with all paths."""

@@ -1,4 +1,4 @@
-"""Compares the past predictions of a permanent worker with labels, at intervals, on a thread.
+"""Compares past predictions with labels, at intervals, on a thread of a permanent worker.
 
 Everything is counted anew each time: the labels of the window, and the predictions that the store
 keeps for it. So nothing has to be remembered, and a label that comes late or again corrects what
@@ -25,9 +25,9 @@ from fourways_runtime.errors import WorkloadError
 from fourways_runtime.io.store import past
 from fourways_runtime.io.store.database import Database
 from fourways_runtime.io.store.owners import claim
-from fourways_runtime.scoring.late_truth import labelled
+from fourways_runtime.scoring.late_truth import is_text, labelled
 
-from .truth import MIN_LABELS, is_text, metrics_of, moment, read_labels
+from .truth import MIN_LABELS, metrics_of, moment, read_labels
 
 MAX_PREDICTIONS = 10_000_000
 """Number of past predictions that are kept, with four more for each micro-batch. Each is read at
@@ -39,6 +39,9 @@ MAX_LABELS = 500_000
 PAUSE, PAUSE_OF_ALL = 100, 10
 """A pause is at least so many times as long as the processor time of the comparison before it, and
 as all its time: it may wait for a table, a broker or the store."""
+
+PAUSE_ALONE = 2
+"""The same for all its time, where the process does nothing else."""
 
 _FIRST_SECONDS = 2.0
 _MAX_MESSAGE = 400
@@ -56,6 +59,7 @@ class QualityWatch:
         open_database: Opens the prediction store.
         registry: Where failures are counted.
         now: Returns the time.
+        scores: Whether the process also scores, which a comparison must not delay.
 
     """
 
@@ -65,12 +69,15 @@ class QualityWatch:
         open_database: OpenDatabase,
         registry: CollectorRegistry,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        scores: bool = True,
     ) -> None:
         assert config.quality is not None, "there is something to compare"  # noqa: S101
         self._config = config
         self._quality = config.quality
         self._open = open_database
         self._now = now
+        self._pauses = (PAUSE, PAUSE_OF_ALL) if scores else (0, PAUSE_ALONE)
         self._database: Database | None = None
         """The connection that holds the lock."""
 
@@ -111,7 +118,8 @@ class QualityWatch:
             started, worked = perf_counter(), thread_time()
             self.look()
             busy, took = thread_time() - worked, perf_counter() - started
-            pause = max(interval, PAUSE * busy, PAUSE_OF_ALL * took)
+            of_processor, of_all = self._pauses
+            pause = max(interval, of_processor * busy, of_all * took)
 
     def _leads(self) -> bool:
         if self._database is not None:
@@ -152,15 +160,14 @@ def measure_window(
     whose = (config.namespace, key)
     begin = now - timedelta(seconds=seconds(quality.window))
     past.prune(data, *whose, begin, MAX_PREDICTIONS)
-    oldest = past.oldest(data, *whose)
+    kept = (*whose, past.Compared.of(quality, config.contract).name)
+    oldest = past.oldest(data, *kept)
     if oldest is None:
         return _status(quality, now, 0, message="no predictions in the window so far")
     since = max(begin, oldest)
     narrower = f"{moment(since)}: narrow the table, or quality.window"
     labels = read_labels(config, past.microseconds(since), MAX_LABELS, narrower)
-    predictions, chosen = labelled(
-        past.past_batches(data, *whose, since), labels.keys, labels.times
-    )
+    predictions, chosen = labelled(past.past_batches(data, *kept, since), labels.keys, labels.times)
     found = _status(quality, now, len(chosen), since)
     if len(chosen) < MIN_LABELS:
         few = f"{len(chosen)} labels have a prediction: the metrics need {MIN_LABELS}"

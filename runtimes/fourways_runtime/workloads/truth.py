@@ -19,7 +19,7 @@ from fourways_runtime.errors import SourceError
 from fourways_runtime.io.sources import open_table
 from fourways_runtime.scoring.columns import Array, Reject
 from fourways_runtime.scoring.decode import Decoder
-from fourways_runtime.scoring.late_truth import in_share, share_of
+from fourways_runtime.scoring.late_truth import in_share, is_text, share_of
 
 if TYPE_CHECKING:
     from fourways_api import RuntimeConfig
@@ -145,11 +145,6 @@ def truth_contract(contract: Contract, quality: Quality, kind: str) -> Contract:
             "outputs": [{"name": "unread_output", "type": "float32"}],
         }
     )
-
-
-def is_text(contract: Contract, quality: Quality) -> bool:
-    """Tell whether the output that is compared is a text."""
-    return next(o.type for o in contract.outputs if o.name == quality.output) == "string"
 
 
 def metrics_of(quality: Quality, predictions: Array, labels: Array) -> tuple[QualityMetric, ...]:

@@ -1,6 +1,7 @@
 """Past predictions of one output: what a key was predicted before its label became known.
 
-One row holds the predictions of one micro-batch: their keys as a JSON list, and the values as one
+One row holds the predictions of one micro-batch, or the answers of a model server in a tenth of a
+second: their keys as a JSON list, and the values as one
 block, float64 in little-endian order or a JSON list of texts. A row without values says that the
 predictions of its keys were deleted. So a row costs about as much as one prediction, and a window
 of millions is read in a second; nothing is looked up by key here.
@@ -16,8 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from fourways_api import Contract
+from fourways_api.quality import Quality
 from fourways_runtime.scoring.columns import Array, Key, Predictions
-from fourways_runtime.scoring.late_truth import PastBatch, in_share
+from fourways_runtime.scoring.late_truth import PastBatch, in_share, is_text, share_of
 
 from .database import Database
 
@@ -32,12 +35,13 @@ PAST_ROW = """
         (namespace, deployment, output, computed_at, size, keys, numbers, texts)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 _OURS = "namespace = ? AND deployment = ?"
+_NAMED = f"{_OURS} AND output = ?"
 _PAGE = f"""
     SELECT computed_at, id, keys, numbers, texts FROM @past_predictions
-    WHERE {_OURS} AND (computed_at, id) > (?, ?) ORDER BY computed_at, id LIMIT {PAGE}"""  # noqa: S608
+    WHERE {_NAMED} AND (computed_at, id) > (?, ?) ORDER BY computed_at, id LIMIT {PAGE}"""  # noqa: S608
 _EXPIRED = f"DELETE FROM @past_predictions WHERE {_OURS} AND computed_at < ?"  # noqa: S608
 _KEPT = f"SELECT coalesce(sum(size + {ROW_COST}), 0) FROM @past_predictions WHERE {_OURS}"  # noqa: S608
-_OLDEST = f"SELECT min(computed_at) FROM @past_predictions WHERE {_OURS}"  # noqa: S608
+_OLDEST = f"SELECT min(computed_at) FROM @past_predictions WHERE {_NAMED}"  # noqa: S608
 _TOO_MANY = f"""
     DELETE FROM @past_predictions WHERE id IN (SELECT id FROM (
         SELECT id, sum(size + {ROW_COST}) OVER (ORDER BY computed_at DESC, id DESC) AS newer
@@ -62,9 +66,15 @@ class Compared:
     text: bool = False
     """Whether its values are texts."""
 
+    @classmethod
+    def of(cls, quality: Quality, contract: Contract) -> Compared:
+        """Return what is kept for the labels that a spec declares."""
+        text = is_text(contract, quality)
+        return cls(quality.output, share_of(quality.share), text)
+
     @property
     def name(self) -> str:
-        """Name under which rows are kept. Rows under another one are deleted.
+        """Name under which rows are kept. Rows under another one are not compared.
 
         With another share, rows of some keys would be missing; with another type, not comparable.
         """
@@ -90,14 +100,15 @@ def past_chunks(
         if compared.share < 1.0:
             chosen = in_share(listed, compared.share)
             listed, values = [listed[at] for at in chosen], values[chosen]
-        found.append(_packed(listed, values))
+        found.append(packed(listed, values))
     if deleted:
         gone = [deleted[at] for at in in_share(deleted, compared.share)]
         found.append(PastChunk(len(gone), orjson.dumps(gone), None, None))
     return [chunk for chunk in found if chunk.size]
 
 
-def _packed(keys: list[Key], values: Array) -> PastChunk:
+def packed(keys: list[Key], values: Array) -> PastChunk:
+    """Return what is stored of the predictions for these keys."""
     listed = orjson.dumps(keys)
     if values.dtype == object:
         return PastChunk(len(keys), listed, None, orjson.dumps(values.tolist()))
@@ -113,12 +124,33 @@ def prune(data: Database, namespace: str, key: str, since: datetime, most: int) 
         data.change(_TOO_MANY, (*whose, most))
 
 
-def past_batches(data: Database, namespace: str, key: str, since: datetime) -> Iterator[PastBatch]:
-    """Yield the predictions made from ``since`` on, the oldest first."""
+def write_chunks(
+    data: Database,
+    namespace: str,
+    key: str,
+    name: str,
+    chunks: Sequence[tuple[datetime, PastChunk]],
+) -> None:
+    """Store predictions with the times at which they were made: all of them, or none."""
+    with data.transaction():
+        for at, chunk in chunks:
+            data.change(PAST_ROW, (namespace, key, name, data.time(at), *chunk))
+
+
+def store_time(data: Database) -> float:
+    """Return the time of the database's clock, in seconds since 1970."""
+    ((now,),) = data.rows("SELECT :now")
+    return float(now)
+
+
+def past_batches(
+    data: Database, namespace: str, key: str, name: str, since: datetime
+) -> Iterator[PastBatch]:
+    """Yield the predictions made from ``since`` on under a name, the oldest first."""
     at: Any = data.time(since)
     last = -1
     while True:
-        rows = data.rows(_PAGE, (namespace, key, at, last))
+        rows = data.rows(_PAGE, (namespace, key, name, at, last))
         for at, last, keys, numbers, texts in rows:  # noqa: B007  (where the next page begins)
             yield PastBatch(microseconds(_time(at)), orjson.loads(keys), _values(numbers, texts))
         if len(rows) < PAGE:
@@ -132,9 +164,9 @@ def _values(numbers: bytes | None, texts: bytes | None) -> list[Any] | None:
     return None if texts is None else orjson.loads(texts)
 
 
-def oldest(data: Database, namespace: str, key: str) -> datetime | None:
+def oldest(data: Database, namespace: str, key: str, name: str) -> datetime | None:
     """Return when the oldest prediction that is kept was made; None if there is none."""
-    ((at,),) = data.rows(_OLDEST, (namespace, key))
+    ((at,),) = data.rows(_OLDEST, (namespace, key, name))
     return None if at is None else _time(at)
 
 

@@ -1,7 +1,8 @@
 """PostgreSQL as the writers of runs need it; see :class:`.database.Database`.
 
 Owns the connection: COPY for rows, and session-level advisory locks for what lasts as long as a
-worker. A broken connection is not repaired here: the caller must open the store again.
+worker. A broken connection is not repaired here: the caller must open the store again. What COPY
+needs is loaded where rows are copied: a model server writes without it, and loads no Arrow.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import psycopg
 
 from fourways_runtime.scoring.columns import Array, Keys, Reject
 
-from ..postgres import copy_in as pgcopy
 from ..postgres.connection import conninfo, lock_number
 from ..postgres.store_locks import lock_waits_translated
 from ..table_columns import TableColumn
@@ -146,6 +146,8 @@ class PostgresDatabase:
 
     def appender(self, table: str, columns: Sequence[TableColumn]) -> Callable[[list[Keys]], None]:
         """Return a function that appends rows to a table."""
+        from ..postgres import copy_in as pgcopy
+
         packer = pgcopy.Packer(columns)
         into = _spelt(f"COPY @{quoted(table)} FROM STDIN BINARY")
 
@@ -229,6 +231,8 @@ def _spelt(query: str) -> bytes:
 
 
 def _type(column: TableColumn, *, key: bool) -> str:
+    from ..postgres import copy_in as pgcopy
+
     # Bytewise order: such an index avoids the cost of a collation and survives a collation upgrade.
     collated = key and column.kind == "string"
     return pgcopy.sql_type(column) + (' COLLATE "C"' if collated else "")

@@ -15,8 +15,9 @@ import numpy as np
 
 from fourways_api import QualityStatus
 from fourways_runtime.io.store.past import microseconds
+from fourways_runtime.scoring.late_truth import is_text
 
-from ..truth import MIN_LABELS, is_text, metrics_of, moment, read_labels
+from ..truth import MIN_LABELS, metrics_of, moment, read_labels
 
 if TYPE_CHECKING:
     from fourways_api import RuntimeConfig

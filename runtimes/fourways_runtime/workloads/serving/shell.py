@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fourways_runtime.v2.enrichment import FeatureEnricher
 
     from .loading import Loaded
+    from .recording import AnswerRecorder
 
 _LIMITS = Limits(buffered_bytes=share_of_memory(0.25, 256 * 2**20))
 """The model takes most of the memory, and parsed values take about as much as their body."""
@@ -133,9 +134,10 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
 
     live = watch_drift(loaded.profile, config.monitoring, config.contract, registry)
     loaded.scorer.profile = live
+    recorder = _recorder(config, registry)
     batcher = Batcher(
         loaded.scorer,
-        loaded.renderer,
+        recorder.recording(loaded.renderer) if recorder else loaded.renderer,
         app.metrics,
         max_rows=config.max_batch_rows,
         warm_up=loaded.warm_up,
@@ -143,6 +145,9 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
         timeout=config.timeout_seconds,
     )
     enricher, monitor = features or (None, None)
+    if recorder is not None:
+        recorder.start()
+        app.close_after(recorder.close)
     app.use(loaded.reader, batcher, enricher)
     if live is not None:
         app.report_drift(lambda: live.status)
@@ -152,6 +157,18 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
     if monitor is not None:
         app.report_fault(partial(_feature_fault, monitor))
         await monitor.run()
+
+
+def _recorder(config: ServerConfig, registry: CollectorRegistry) -> AnswerRecorder | None:
+    """Return what keeps answers, if they are compared with labels later."""
+    if config.quality is None:
+        return None
+    from fourways_runtime.io.store import open_database, read_uri
+
+    from .recording import AnswerRecorder
+
+    file = config.paths.store_uri_file
+    return AnswerRecorder(config, lambda: open_database(read_uri(file)), registry)
 
 
 def _feature_fault(monitor: FeatureMonitor) -> WorkerFault | None:

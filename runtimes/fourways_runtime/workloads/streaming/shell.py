@@ -214,7 +214,7 @@ class Shell:
 
     def _begin_reports(self, metrics: StreamMetrics) -> None:
         """Start to tell the gateway's page, by the store, what only this worker knows."""
-        from .reports import StreamReports
+        from ..report_writer import ReportWriter
 
         def report() -> dict[str, Any]:
             told = self._told()
@@ -229,7 +229,7 @@ class Shell:
             }
 
         name = f"{socket.gethostname()}-{os.getpid()}"
-        StreamReports(self._config, self._database, name, report).start()
+        ReportWriter(self._config, self._database, name, report).start()
 
     async def _connect(self, prepared: Prepared) -> tuple[EventSource, StreamWriter]:
         """Connect to the broker and then the store; the worker needs both."""
@@ -285,12 +285,5 @@ class Shell:
 def _compared(config: StreamConfig) -> Compared | None:
     """Return what is kept for labels that come later."""
     from fourways_runtime.io.store.past import Compared
-    from fourways_runtime.scoring.late_truth import share_of
 
-    quality = config.quality
-    if quality is None:
-        return None
-    from ..truth import is_text
-
-    text = is_text(config.contract, quality)
-    return Compared(quality.output, share_of(quality.share), text)
+    return Compared.of(config.quality, config.contract) if config.quality else None

@@ -1,7 +1,7 @@
-"""Writes what a stream worker knows of itself into the store, on a thread of its own.
+"""Writes what a worker knows of itself into the store, on a thread of its own.
 
-It has a connection of its own too, so a store that hangs or refuses a report delays no event, and
-counts as no fault of the stream.
+It has a connection of its own too, so a store that hangs or refuses a report delays nothing else,
+and counts as no fault of its work.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from fourways_runtime.io.store.reports import write_report
 
 REPORT_SECONDS = 5.0
 
-_log = logging.getLogger("fourways.streaming")
+_log = logging.getLogger("fourways.reports")
 
 
-class StreamReports:
+class ReportWriter:
     """The reports of one worker, under its name ``worker``."""
 
     def __init__(
@@ -65,6 +65,6 @@ class StreamReports:
             except WorkloadError as error:
                 _log.info("not reported to the store: %s", error)
                 self.close()
-            except Exception:  # noqa: BLE001  (logged; events do not depend on it)
+            except Exception:  # noqa: BLE001  (logged; nothing else depends on it)
                 _log.exception("not reported to the store")
                 self.close()
