@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.io.store.base import PublishedRun
+from fourways_runtime.io.store.recent import RecentAnswers
 from fourways_runtime.io.store.reports import WorkerReport
 from fourways_runtime.io.store.runs.record import (
     Histogram,
@@ -81,6 +82,8 @@ class MemoryHistory:
     def __init__(self) -> None:
         self.current = "churn-2"
         self.reports: dict[str, list[WorkerReport]] = {}
+        self.answers: dict[str, RecentAnswers] = {}
+        self.asked_answers: list[tuple[str, str | None, int]] = []
         self.down = False
         self.scoring = True
         self.hold: threading.Event | None = None
@@ -109,6 +112,13 @@ class MemoryHistory:
     def worker_reports(self, namespace: str, deployment: str) -> list[WorkerReport]:
         self._known(namespace, "churn")
         return self.reports.get(deployment, [])
+
+    def recent_answers(
+        self, namespace: str, deployment: str, mode: str | None, limit: int
+    ) -> RecentAnswers:
+        self._known(namespace, "churn")
+        self.asked_answers.append((deployment, mode, limit))
+        return self.answers.get(deployment, RecentAnswers([]))
 
     def rejects(self, namespace: str, deployment: str, run: str, limit: int = 100) -> list[Reject]:
         self._known(namespace, deployment, run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import httpx
 import pytest
 
 from fourways_api import DriftStatus, Route, StreamSource, WakeConfig
+from fourways_runtime.io.store.recent import RecentAnswer, RecentAnswers
 from fourways_runtime.io.store.reports import WorkerReport
 from fourways_runtime.scoring.columns import Reject
 from tests.kit.callers import Keys, bearer
@@ -180,3 +183,77 @@ async def test_foreign_text_stays_text(tmp_path: Path, monkeypatch: pytest.Monke
     assert "\u202e" not in text
     assert "&lt;img src=x" in text
     assert "characters left out" in text
+
+
+# ---------------------------------------------------------------- last answers
+
+AT = datetime(2026, 3, 1, 3, 0, 0, 123456, tzinfo=UTC)
+ANSWERS = RecentAnswers(
+    [
+        RecentAnswer("<b>jane", AT, {"score": 0.8125, "label": "<i>stays", "ok": True}),
+        RecentAnswer("x" * 500, AT, {"score": 1234567.0, "label": "goes", "ok": False}),
+    ]
+)
+
+
+async def test_a_page_shows_the_last_answers_escaped_and_bounded(tmp_path: Path) -> None:
+    history = MemoryHistory()
+    history.answers["churn"] = replace(ANSWERS, run="churn-<2>")
+    history.answers["score"] = RecentAnswers([RecentAnswer(7, AT, {"score": 0.25})])
+    history.answers["camera"] = ANSWERS
+    async with running(tmp_path, routes=(EDGE, AWAY), history=history) as plane:
+        text = (await page(plane, "/deployments/churn")).text
+        for part in (
+            "Some predictions of churn-&lt;2&gt;",
+            "&lt;b&gt;jane",
+            "&lt;i&gt;stays",
+            "0.8125",
+            "2026-03-01 03:00:00 UTC",
+        ):
+            assert part in text, part
+        assert "x" * 130 not in text
+        score = (await page(plane, "/deployments/score")).text
+        assert "The newest predictions that the store has" in score
+        assert '<th scope="row">7</th>' in score
+        assert "jane" not in (await page(plane, "/deployments/camera")).text
+        assert (await plane.get("/deployments/camera/answers"))[0] == 404
+        for name, mode in (("churn", "batch"), ("score", "realtime")):
+            assert (name, mode, 20) in history.asked_answers
+        history.answers["churn"] = RecentAnswers([], message="too many keys")
+        assert "too many keys" in (await page(plane, "/deployments/churn")).text
+        history.answers.clear()
+        assert "Last answers" not in (await page(plane, "/deployments/churn")).text
+        status, told = await plane.get("/deployments/churn/answers?limit=101")
+        assert (status, told["error"]) == (400, "limit must be a number from 1 to 100")
+        assert (await plane.get("/deployments/churn/answers?limit=5"))[0] == 200
+        assert history.asked_answers[-1] == ("churn", "batch", 5)
+
+
+async def test_last_answers_need_the_scope_of_predictions(tmp_path: Path, keys: Keys) -> None:
+    reader = keys.add("reader", "read:*", "rejects:*")
+    other = keys.add("other", "read:*", "predict:score")
+    asker = keys.add("asker", "read:*", "predict:churn")
+    history = MemoryHistory()
+    history.answers["churn"] = ANSWERS
+    async with running(tmp_path, callers=keys.policy(), history=history) as plane:
+        for key in (reader, other):
+            shown = await page(plane, "/deployments/churn", **bearer(key))
+            assert shown.status_code == 200
+            assert "jane" not in shown.text
+            assert "these credentials do not allow `predict`" in shown.text
+            refused = await plane.client.get("/deployments/churn/answers", headers=bearer(key))
+            assert refused.status_code == 403
+        assert "jane" in (await page(plane, "/deployments/churn", **bearer(asker))).text
+        bare = await plane.client.get("/deployments/churn/answers")
+        assert bare.status_code == 401
+
+
+async def test_the_page_of_a_model_server_shows_its_quality(tmp_path: Path) -> None:
+    history = MemoryHistory()
+    measured = {**QUALITY, "run": None, "since": "2026-03-01T02:00:00Z", "message": None}
+    history.reports["score"] = [WorkerReport("q", 1.0, {"version": "3", "quality": measured})]
+    async with running(tmp_path, routes=(AWAY,), history=history) as plane:
+        text = (await page(plane, "/deployments/score")).text
+        assert "1,234 labels are known for predictions of score since 2026-03-01 02:00:00" in text
+        assert "0.8125" in text
+        assert "Events that wait" not in text

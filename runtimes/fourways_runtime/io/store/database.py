@@ -50,6 +50,12 @@ class Database(Protocol):
         """Run a statement and return its rows."""
         ...
 
+    def rows_within(
+        self, seconds: float, query: str, values: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]] | None:
+        """Run a statement and return its rows; None if a shared database needs longer for it."""
+        ...
+
     def change(self, query: str, values: Sequence[Any] = ()) -> int:
         """Run a statement; return the number of affected rows. Raises Duplicates, TableMissing."""
         ...

@@ -30,6 +30,9 @@ the tables it lacks. A newer one is not changed."""
 POSITION = "$row"
 """Name of the column with a row's position in the source. No contract name contains a dollar."""
 
+COMPUTED_AT = "$computed_at"
+"""Name of the column with the time of a stream's prediction."""
+
 HASH = "$hash"
 """Name of the column with a hash of the row's key and inputs, used if runs are compared."""
 

@@ -84,6 +84,18 @@ class PostgresDatabase:
         with self._translated():
             return self._connection.execute(_spelt(query), values).fetchall()
 
+    def rows_within(
+        self, seconds: float, query: str, values: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]] | None:
+        """Run a statement and return its rows; None if it takes longer."""
+        with self._translated():
+            try:
+                with self._connection.transaction():
+                    self._connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1e3)}")
+                    return self._connection.execute(_spelt(query), values).fetchall()
+            except psycopg.errors.QueryCanceled:
+                return None
+
     def change(self, query: str, values: Sequence[Any] = ()) -> int:
         """Run a statement and return the number of affected rows."""
         with self._translated():

@@ -75,7 +75,7 @@ class Gateway:
         self._routes = {route.deployment: route for route in config.routes}
         self._guard = CallerGuard(config.callers, registry) if config.callers else None
         self._edge = EdgeHandlers(config, self.metrics.faults, registry)
-        self._runs = Runs(config.namespace, open_history, registry)
+        self._runs = Runs(config.namespace, open_history, registry, self._mode_of)
         self._demand = DemandBoard(registry, draining)
         parts = SharedParts(
             config,

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_runtime.errors import ConfigError, StoreUnavailable, WorkloadError
+from fourways_runtime.io.store.recent import MAX_ANSWERS
 from fourways_runtime.io.store.runs.record import RunProgress
 from fourways_runtime.io.store.runs.store import RunStore
 from fourways_runtime.process import in_thread
@@ -41,6 +42,7 @@ SECONDS = 25.0
 AT_ONCE = 2
 MAX_REJECTS = 10_000
 _REJECTS = 100
+SHOWN_ANSWERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,13 @@ class Runs:
         namespace: str,
         open_history: OpenRunStore,
         registry: CollectorRegistry,
+        mode_of: Callable[[str], str | None],
         seconds: float = SECONDS,
     ) -> None:
+        """``mode_of`` returns the mode of a deployment that is known."""
         self._namespace = namespace
         self._open = open_history
+        self._mode_of = mode_of
         self._seconds = seconds
         self._asked_now = 0
         self._gauges = RunGauges(registry, lambda: self._ask(self._progresses))
@@ -107,6 +112,7 @@ class Runs:
         router.add("GET", "/runs", self._under_way)
         router.add("GET", "/runs/{deployment}", self._runs)
         router.add("GET", "/deployments/{deployment}/workers", self._workers)
+        router.add("GET", "/deployments/{deployment}/answers", self._answers)
         router.add("GET", "/runs/{deployment}/diff", self._difference)
         router.add("GET", "/runs/{deployment}/{run}/progress", self._progress)
         router.add("GET", "/runs/{deployment}/{run}/rejects", self._rejects)
@@ -125,6 +131,22 @@ class Runs:
         found = await self._ask(lambda history: history.worker_reports(self._namespace, name))
         return json_response({"deployment": name, "workers": found})
 
+    async def _answers(self, request: Request) -> Response:
+        """Tell the last predictions: entity keys and outputs."""
+        name, mode = deployment_of(request), self._mode_of(request.params["deployment"])
+        if mode == "edge":
+            raise HttpError(404, "devices answer themselves, and report no predictions")
+        limit = _limit(request.query.get("limit"), SHOWN_ANSWERS, MAX_ANSWERS)
+        found = await self._ask(lambda h: h.recent_answers(self._namespace, name, mode, limit))
+        return json_response(
+            {
+                "deployment": name,
+                "run": found.run,
+                "answers": found.answers,
+                "message": found.message,
+            }
+        )
+
     async def _difference(self, request: Request) -> Response:
         name, query = deployment_of(request), request.query
         if not {"from", "to"} <= query.keys():
@@ -140,7 +162,7 @@ class Runs:
 
     async def _rejects(self, request: Request) -> Response:
         name, run = deployment_of(request), _run(request.params["run"])
-        limit = _limit(request.query.get("limit"))
+        limit = _limit(request.query.get("limit"), _REJECTS, MAX_REJECTS)
         found = await self._ask(lambda h: h.rejects(self._namespace, name, run, limit))
         rejects = [
             {"row": each.row, "key": each.key, "field": each.field, "reason": each.reason}
@@ -188,9 +210,9 @@ def _run(name: str) -> str:
     return name
 
 
-def _limit(text: str | None) -> int:
+def _limit(text: str | None, usual: int, most: int) -> int:
     if text is None:
-        return _REJECTS
-    if not (text.isdecimal() and len(text) < 9 and 1 <= int(text) <= MAX_REJECTS):
-        raise HttpError(400, f"limit must be a number from 1 to {MAX_REJECTS}")
+        return usual
+    if not (text.isdecimal() and len(text) < 9 and 1 <= int(text) <= most):
+        raise HttpError(400, f"limit must be a number from 1 to {most}")
     return int(text)

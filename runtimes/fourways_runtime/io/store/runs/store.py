@@ -17,10 +17,11 @@ from fourways_api import DriftStatus, QualityStatus
 from fourways_runtime.errors import ConfigError
 from fourways_runtime.scoring.columns import Reject
 
-from .. import layout
+from .. import layout, recent
 from ..base import PublishedRun, Run
 from ..database import Database, TableMissing, quoted, table
 from ..owners import NO_OWNERS, Owners, claim, key_of
+from ..recent import RecentAnswers
 from ..reports import WorkerReport, reports_of
 from .histograms import MOST, histogram
 from .ledger import RunLedger
@@ -223,6 +224,16 @@ class RunStore:
         except TableMissing:
             return []
 
+    def recent_answers(
+        self, namespace: str, deployment: str, mode: str | None, limit: int
+    ) -> RecentAnswers:
+        """Return the last predictions of a deployment of a mode; None stands for batch."""
+        read = _RECENT.get(mode or "", recent.of_run)
+        try:
+            return read(self.database, *self._whose(namespace, deployment), limit)
+        except TableMissing:
+            return RecentAnswers([])
+
     def rejects(self, namespace: str, deployment: str, run: str, limit: int = 100) -> list[Reject]:
         """Return a run's rejects, ordered by position. Raises ConfigError."""
         run_id = self._run(namespace, deployment, run)[0]
@@ -289,6 +300,7 @@ class RunStore:
         self.database.close()
 
 
+_RECENT = {"streaming": recent.of_stream, "realtime": recent.recorded}
 _STAGES = {"sealed": "sealed", "failed": "failed"}
 
 

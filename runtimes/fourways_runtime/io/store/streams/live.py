@@ -21,7 +21,7 @@ from fourways_runtime.scoring.columns import Array, Predictions
 from .. import layout
 from .stream import ID_HEADER, DeadLetter, DeadLetterReason, StreamDeclaration
 
-COMPUTED_AT = "$computed_at"
+COMPUTED_AT = layout.COMPUTED_AT
 MODEL = "$model"
 
 

@@ -105,14 +105,12 @@ class Pages:
             told = PathAnswer(404, {"error": f"no deployment {name} answers here"})
             return _page("denied.html", self._namespace, told, told=told)
         (about,) = found
-        state, document, runs, present, stream = await asyncio.gather(
+        state, document, present, (history, stream, answers) = await asyncio.gather(
             self._ask(request, f"/v2/models/{name}/ready"),
             self._ask(request, f"/v2/models/{name}/openapi.json"),
-            self._ask(request, f"/runs/{name}"),
             self._ask(request, f"/deployments/{name}/drift"),
-            self._workers(request, about),
+            self._stored(request, about),
         )
-        history = runs.body["runs"] if runs.ok and about["mode"] == "batch" else []
         return _page(
             "deployment.html",
             self._namespace,
@@ -125,16 +123,39 @@ class Pages:
             drift=_drift(history) or _present_drift(present) or stream.drift,
             fleet=await self._fleet(request, about),
             stream=stream if about["mode"] == "streaming" else None,
+            quality=stream.quality,
+            answers=answers,
             measured=[run for run in history if run.get("quality")][:SHOWN_RUNS],
             compared=await self._compared(request, name, history),
             rejects=await self._rejects(request, name, history),
         )
 
+    async def _stored(
+        self, request: Request, about: Mapping[str, Any]
+    ) -> tuple[list[dict[str, Any]], StreamView, PathAnswer | None]:
+        """Return runs, workers and last answers, one after the other: few may ask the store."""
+        history: list[dict[str, Any]] = []
+        if about["mode"] == "batch":
+            runs = await self._ask(request, f"/runs/{about['deployment']}")
+            history = runs.body["runs"] if runs.ok else []
+        stream = await self._workers(request, about)
+        return history, stream, await self._answers(request, about)
+
     async def _workers(self, request: Request, about: Mapping[str, Any]) -> StreamView:
-        if about["mode"] != "streaming":
+        if about["mode"] not in ("streaming", "realtime"):
             return StreamView((), "")
         told = await self._ask(request, f"/deployments/{about['deployment']}/workers")
         return StreamView(tuple(told.body["workers"]) if told.ok else (), told.error)
+
+    async def _answers(self, request: Request, about: Mapping[str, Any]) -> PathAnswer | None:
+        """Return the last predictions that the store has, or why they are not shown."""
+        if about["mode"] == "edge":
+            return None
+        told = await self._ask(request, f"/deployments/{about['deployment']}/answers")
+        if not told.ok:
+            # Of model servers, the store has nothing unless they are compared with labels.
+            return None if about["mode"] == "realtime" else told
+        return told if told.body["answers"] or told.body["message"] else None
 
     async def _fleet(self, request: Request, about: Mapping[str, Any]) -> PathAnswer | None:
         if about["mode"] != "edge":

@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class StreamView:
-    """The workers of a stream, as ``/deployments/NAME/workers`` lists them."""
+    """The workers of a stream, as ``/deployments/NAME/workers`` lists them.
+
+    Of a real-time deployment, it is the worker that compares answers with labels.
+    """
 
     workers: tuple[Mapping[str, Any], ...]
     error: str
@@ -28,7 +31,7 @@ class StreamView:
     @property
     def drift(self) -> dict[str, Any] | None:
         """That of the worker whose records differ most."""
-        found = [(each["report"]["drift"], each["worker"]) for each in self.workers]
+        found = [(each["report"].get("drift"), each["worker"]) for each in self.workers]
         known = [(drift, worker) for drift, worker in found if drift]
         if not known:
             return None
