@@ -20,17 +20,17 @@ from tools.demo.cluster import NAMESPACE as DEMO
 from tools.installation import IMAGES, ROOT, Cluster, build_images, cluster_up
 
 # A worker that a test ends is replaced once: tests/conftest.py ends one whose test hangs.
-TWO_WORKERS = ("-n", "2", "--dist", "loadfile", "--max-worker-restart", "1")
+# A third one works while the others wait for timers and processes.
+WORKERS = ("-n", "3", "--dist", "loadfile", "--max-worker-restart", "1")
 SUITE_SECONDS = 35 * 60
 """How long a suite may take: one that hangs must not cost its caller the other suites' result."""
 
 STACKS_SECONDS = 5.0
 """What the processes of a suite that is ended have to write their stacks."""
 
-# A third one works while another waits for a timer or a process.
-FAST = ("-n", "3", *TWO_WORKERS[2:], "unit", "transitions", "golden")
+FAST = (*WORKERS, "unit", "transitions", "golden")
 # In the order of tests/embedded/conftest.py: the long ones first.
-EMBEDDED = (*TWO_WORKERS, "--no-loadscope-reorder", "embedded")
+EMBEDDED = (*WORKERS, "--no-loadscope-reorder", "embedded")
 SUITES: dict[str, dict[str, tuple[str, ...]]] = {
     "fast": {"fast": (*FAST, "-m", "not thorough")},
     "all": {

@@ -1,16 +1,28 @@
-"""The order of the files: two workers share them, so a long one must not be the last."""
+"""The order of the files: few workers share them, so a long one must not be the last."""
 
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
 
+from tools.demo.questions import EXAMPLES
+
 LONG = (
     "test_compiled.py",
+    "test_tutorials.py",
     "test_batch_ray.py",
+    "test_up_terminal.py",
+    "test_up.py",
     "test_streaming_torture.py",
     "test_streaming_kafka.py",
     "test_edge_torture.py",
     "test_edge_kills.py",
+    "test_notebook.py",
+    "test_kills_torture.py",
+    "test_callers_torture.py",
+    "test_serving_torture.py",
+    "test_first_answer.py",
     "test_batch_publish.py",
     "test_parity.py",
     "test_batch_ends.py",
@@ -31,3 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     if all(str(item.path).startswith(here) for item in items):
         items.sort(key=turn)
+
+
+@pytest.fixture(scope="session")
+def examples_complete() -> None:
+    """Complete the artifacts of the examples."""
+    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)

@@ -87,9 +87,8 @@ class Plane:
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory, examples_complete: None) -> Iterator[Plane]:
     folder = tmp_path_factory.mktemp("pages")
-    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
     shop = shutil.copytree(EXAMPLES / "secrets" / SHOP_SECRET, folder / "shop")
     (shop / DEPLOYMENTS_KEY).write_text(EVERY_DEPLOYMENT)
     state = folder / "state"

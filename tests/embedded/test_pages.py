@@ -30,10 +30,11 @@ PICTURES = os.environ.get("FOURWAYS_PICTURES")
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, str]]:
+def host(
+    tmp_path_factory: pytest.TempPathFactory, examples_complete: None
+) -> Iterator[tuple[Up, str]]:
     """Churn with two runs, and come-back, for callers with a key; yields the key too."""
     folder = tmp_path_factory.mktemp("pages")
-    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
     shop = shutil.copytree(EXAMPLES / "secrets" / SHOP_SECRET, folder / "shop")
     (shop / DEPLOYMENTS_KEY).write_text(EVERY_DEPLOYMENT)
     keys = Keys(folder)

@@ -17,7 +17,7 @@ from fourways_cli.embedded.ports import free_port
 from tests.kit import parity
 from tests.kit.hosts import Up, await_settled, patiently
 from tools.demo.device import Device
-from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES
+from tools.demo.questions import ARTIFACTS, CLAIM
 
 pytestmark = pytest.mark.embedded
 
@@ -25,8 +25,7 @@ GRPC_PORT = free_port()
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
+def up(tmp_path_factory: pytest.TempPathFactory, examples_complete: None) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("parity")
     manifest = folder / "all.yaml"
     manifest.write_text(yaml.safe_dump_all(parity.documents().values()))

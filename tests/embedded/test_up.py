@@ -18,12 +18,7 @@ from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, SHOP_SECRET, ask_all, tensor
 from tools.installation import ROOT
 
-pytestmark = pytest.mark.embedded
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _examples_complete() -> None:
-    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
+pytestmark = [pytest.mark.embedded, pytest.mark.usefixtures("examples_complete")]
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -25,15 +23,14 @@ from tests.kit.hosts import Up, await_settled, patiently
 from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES
 
-pytestmark = [pytest.mark.embedded, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.embedded,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("examples_complete"),
+]
 
 Json = dict[str, Any]
 FILES, ROWS = 25, 4000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _examples_complete() -> None:
-    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
 
 
 @pytest.fixture

@@ -33,16 +33,11 @@ from tests.kit.stream_rig import NatsServer
 from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, SHOP_SECRET
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.usefixtures("examples_complete")]
 
 Json = dict[str, Any]
 
 NOT_THERE = "sha256:" + "0" * 64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _examples_complete() -> None:
-    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
 
 
 @pytest.fixture

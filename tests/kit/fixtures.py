@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from fourways_api import Contract
@@ -24,6 +25,7 @@ from fourways_runtime.io.store import (
 from tests.kit.batch_world import World
 from tests.kit.browser import browser as chromium_browser
 from tests.kit.callers import Keys
+from tests.kit.certificates import TestAuthority
 from tests.kit.gateway_plane import Running
 from tests.kit.gateway_streams import Broker, streaming
 from tests.kit.http_plane import Gate, http_server
@@ -36,6 +38,19 @@ from tools.servers.cut_line import CutLine, at_words
 from tools.servers.postgres import Server
 
 NUMBERS = count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let each HTTP client read one authority: reading the world's takes each one 18 ms.
+
+    Those that have to trust somebody are told whom.
+    """
+    file = tmp_path_factory.mktemp("certificates") / "authority.pem"
+    file.write_bytes(TestAuthority().pem)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certifi, "where", lambda: str(file))
+        yield
 
 
 @pytest.fixture(scope="session")
