@@ -66,6 +66,8 @@ class _Scheduling(LoadFileScheduling):
             node.shutdown()
 
 
+# Optional: test_compiled.py runs tests without xdist.
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling | None:
     return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
