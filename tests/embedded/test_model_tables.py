@@ -17,11 +17,17 @@ import scipy.sparse
 import skops.io
 import xgboost
 from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
     BaggingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
 )
+from sklearn.feature_selection import SelectKBest
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
@@ -69,6 +75,12 @@ def saved(estimator: Any, folder: Path) -> Path:
         GaussianNB(),
         BaggingClassifier(LogisticRegression(), n_estimators=3, random_state=0),
         SVC(),
+        make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()),
+        make_pipeline(SelectKBest(k=2), LogisticRegression()),
+        CalibratedClassifierCV(LogisticRegression(), cv=2),
+        VotingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], voting="soft"),
+        StackingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], cv=2),
+        GaussianProcessClassifier(),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )

@@ -69,6 +69,37 @@ def test_what_skops_cannot_carry_to_a_server_is_proven_as_onnx(
     assert found.reshape(-1) == pytest.approx(expected, abs=1e-4)
 
 
+def test_several_targets_are_declared_as_they_are_answered(wine: Any, table: Path) -> None:
+    estimator = ensemble.ExtraTreesRegressor(n_estimators=3, random_state=0)
+    estimator.fit(wine.data, np.column_stack([wine.target, wine.data["hue"]]))
+    path, out = table.with_name("m.skops"), table.with_name("m.onnx")
+    skops_io.dump(estimator, path)
+    worker.convert(path, table, out)
+    (answer,) = load_onnx(out, threads=1).outputs
+    assert answer.shape == (None, 2)
+    manifest = table.with_name("m.yaml")
+    told = [str(out), "--sample", str(table), "-o", str(manifest)]
+    result = CliRunner().invoke(app, ["init", *told])
+    assert result.exit_code == 0, result.output
+
+
+def test_types_that_a_conversion_does_not_trust_have_another_way_out(
+    wine: Any, table: Path
+) -> None:
+    pipeline = LazyModule("sklearn.pipeline")
+    preprocessing = LazyModule("sklearn.preprocessing")
+    unknown = LazyModule("sklearn.isotonic").check_increasing
+    step = preprocessing.FunctionTransformer(np.log1p, inverse_func=unknown, check_inverse=False)
+    path = table.with_name("m.skops")
+    estimator = pipeline.make_pipeline(step, ensemble.ExtraTreesRegressor(2))
+    skops_io.dump(estimator.fit(wine.data, wine.target), path)
+    result = CliRunner().invoke(app, ["convert", str(path), "-o", str(table.with_name("m.onnx"))])
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "export it as ONNX where you trained it (skl2onnx)" in said
+    assert "fourways convert" not in said
+
+
 def test_a_converted_model_takes_its_columns_by_name(wine: Any, table: Path) -> None:
     path, out = table.with_name("m.ubj"), table.with_name("m.onnx")
     xgboost.XGBClassifier(n_estimators=3).fit(wine.data, wine.target).save_model(path)

@@ -575,3 +575,27 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
     folder = exported(tmp_path)
     (folder / "tokenizer.json").write_text("{}")
     assert "not a tokenizer.json" in refused(folder / "model.onnx", "--out", tmp_path / "m.yaml")
+
+
+def test_what_no_contract_can_declare_is_refused_with_the_fix(tmp_path: Path) -> None:
+    def said(inputs: list[Any], outputs: list[Any], op: str = "Identity") -> str:
+        names = [each.name for each in inputs] or ["one"]
+        constants = [] if inputs else [onnx.numpy_helper.from_array(np.ones((1, 3), "f4"), "one")]
+        graph = helper.make_graph(
+            [helper.make_node(op, names, ["y"])], "g", inputs, outputs, constants
+        )
+        opsets = [helper.make_opsetid("", 17)]
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+        return refused(tmp_path / "m.onnx", "-o", tmp_path / "m.yaml")
+
+    def value(name: str, *sizes: int | str, kind: int = TensorProto.FLOAT) -> Any:
+        return helper.make_tensor_value_info(name, kind, sizes)
+
+    assert "the model takes no inputs" in said([], [value("y", 1, 3)])
+    deep = ("N", 1, 2, 1, 2, 2)
+    text = said([value("x", *deep)], [value("y", *deep)])
+    assert "5 dimensions per record, and a contract's at most 4; export it with fewer" in text
+    places = value("y", 2, "M", kind=TensorProto.INT64)
+    text = said([value("x", "N", 3)], [places], op="NonZero")
+    assert "no output that can be served: y: it has no elements for a record" in text

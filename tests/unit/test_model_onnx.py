@@ -401,6 +401,36 @@ def test_a_model_fixed_to_a_batch_of_one_is_called_for_each_record(tmp_path: Pat
     assert list(looped.answering(["y"]).predict({"x": np.zeros((2, 2), np.float32)})) == ["y"]
 
 
+def test_an_input_without_dimensions_is_given_to_each_record_alone(tmp_path: Path) -> None:
+    """Beside a batch it would be spread over the columns of three records, without a word."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "s"], ["y"])],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3]),
+            helper.make_tensor_value_info("s", TensorProto.FLOAT, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    model = load(bytes_of(made), tmp_path)
+    assert [each.shape for each in model.inputs] == [(None, 3), (None,)]
+    contract = Contract.model_validate(
+        {
+            "entityKey": {"name": "id", "type": "int64"},
+            "inputs": [
+                {"name": "x", "type": "float32", "shape": [3]},
+                {"name": "s", "type": "float32"},
+            ],
+            "outputs": [{"name": "y", "type": "float32", "shape": [3]}],
+        }
+    )
+    columns = {"x": np.ones((3, 3), np.float32), "s": np.array([1, 10, 100], np.float32)}
+    scored = Pipeline(contract, model).score_columns(np.arange(3), columns)
+    assert scored.predictions.columns["y"].tolist() == [[1] * 3, [10] * 3, [100] * 3]
+
+
 def test_each_record_of_such_a_model_has_the_time_of_one_call() -> None:
     seen: list[int] = []
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from fourways_api.display import displayed
+from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.model.library_errors import library_error
 from fourways_runtime.scoring.model.onnx_model import COLUMNS_KEY, columns_text
@@ -83,6 +84,21 @@ def trees_to_onnx(path: Path, kind: str, model: Model) -> bytes:
             f"onnxmltools cannot convert this model: {library_error(error)}"
         ) from error
     return _finished(made, model)
+
+
+def declaring(raw: bytes, answers: Mapping[str, Array]) -> bytes:
+    """Return the model with the sizes of its outputs declared as it answered (N, …).
+
+    The converters declare one column for several targets.
+    """
+    made = onnx.load_from_string(raw)
+    for output in made.graph.output:
+        dimensions = output.type.tensor_type.shape.dim
+        values = answers.get(output.name)
+        if values is not None and len(dimensions) == values.ndim:
+            for dimension, size in zip(dimensions[1:], values.shape[1:], strict=True):
+                dimension.dim_value = size
+    return bytes(made.SerializeToString())
 
 
 def _finished(made: Any, model: Model) -> bytes:

@@ -19,7 +19,6 @@ from fourways_runtime.scoring.model.skops_model import AUDITED_TYPES, load_estim
 _CHECKED_TYPES = (
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.utils._bunch.Bunch",
 )
 """Types whose contents are checked here."""
 
@@ -34,6 +33,7 @@ _REPLACED_TYPES = (
 )
 """Types that are built and then never used."""
 
+_FIX = "export it as ONNX where you trained it (skl2onnx), or leave out the step that needs them"
 _DAMAGED = "the model's trees are damaged: {}; train and save the model again"
 _MAX_OBJECTS = 1_000_000
 
@@ -41,7 +41,7 @@ _MAX_OBJECTS = 1_000_000
 def load_checked(path: Path, max_bytes: int) -> Any:
     """Load an estimator and check its trees. Raises ModelNotLoadable."""
     trusted = (*AUDITED_TYPES, *_CHECKED_TYPES, *_REPLACED_TYPES)
-    estimator = load_estimator(path, max_bytes, trusted=trusted)
+    estimator = load_estimator(path, max_bytes, trusted=trusted, fix=_FIX)
     features = getattr(estimator, "n_features_in_", None)
     for each in _objects(estimator):
         kind = type(each).__name__

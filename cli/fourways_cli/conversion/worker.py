@@ -25,12 +25,12 @@ from fourways_runtime.scoring.model.onnx_model import load_onnx
 from fourways_runtime.scoring.model.skops_model import model_of
 
 from ..first_manifest.errors import NoManifest
-from ..first_manifest.inputs import DraftInputs, draft_inputs
+from ..first_manifest.inputs import draft_inputs
 from ..first_manifest.model_source import ModelSource, model_file
 from ..first_manifest.probe import Answers, ask
 from ..first_manifest.sample import Sample, read_sample
 from ..output import FAILED, INVALID
-from .converters import sklearn_to_onnx, trees_to_onnx
+from .converters import declaring, sklearn_to_onnx, trees_to_onnx
 from .errors import NotConverted, NotEqual
 from .estimators import load_checked
 from .proof import Proof, compare_answers
@@ -64,19 +64,17 @@ def convert(file: Path, sample: Path | None, out: Path) -> dict[str, Any]:
         else:
             raw = trees_to_onnx(path, kind, described.model)
         out.write_bytes(raw)
+        fields = tuple(InputField.model_validate(each.spec()) for each in draft.fields)
+        theirs = _answers(fields, load_onnx(out, threads=1), answers)
         try:
-            proof = _prove(draft, answers, load_onnx(out, threads=1))
+            proof = compare_answers(answers.tensors, theirs)
         except NotEqual as error:
             # Numbers that training saw as float64 may fall on the other side of a threshold.
             fault = error
             continue
+        out.write_bytes(declaring(raw, theirs))
         return _said(proof, table)
     raise NotEqual(str(fault))
-
-
-def _prove(draft: DraftInputs, answers: Answers, converted: Model) -> Proof:
-    fields = tuple(InputField.model_validate(each.spec()) for each in draft.fields)
-    return compare_answers(answers.tensors, _answers(fields, converted, answers))
 
 
 def _answers(fields: tuple[InputField, ...], model: Model, answers: Answers) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from fourways_api import Contract, InputField
 from fourways_api.display import displayed
 from fourways_api.fields import MAX_COLUMNS
 from fourways_runtime.errors import ContractMismatch
-from fourways_runtime.scoring.inputs import bind_inputs
+from fourways_runtime.scoring.inputs import bind_inputs, described
 from fourways_runtime.scoring.model.base import Tensor
 
 from .errors import NoManifest
@@ -23,6 +23,8 @@ from .tokenizer_file import NAME as TEXT
 from .tokenizer_file import TokenizerBeside
 
 MAX_INPUTS = 256
+MAX_DIMENSIONS = 4
+"""Of one record's value, in a contract."""
 
 
 @dataclass(slots=True)
@@ -76,6 +78,7 @@ class DraftInputs:
 def draft_inputs(source: ModelSource, sample: Sample | None) -> DraftInputs:
     """Choose the inputs of a model. Raises NoManifest if the sample does not fit the model."""
     tensors = source.description.model.inputs
+    _check_tensors(tensors)
     decisions: list[str] = []
     if len(tensors) == 1 and len(tensors[0].shape) == 2:
         fields = _of_matrix(source, tensors[0], sample, decisions)
@@ -100,6 +103,22 @@ def draft_inputs(source: ModelSource, sample: Sample | None) -> DraftInputs:
         _make_block(draft)
     _bind(draft, tensors)
     return draft
+
+
+def _check_tensors(tensors: Sequence[Tensor]) -> None:
+    """Refuse what no contract can declare. Raises NoManifest."""
+    if not tensors:
+        raise NoManifest(
+            "the model takes no inputs, so it answers every record alike; export it with the inputs"
+            " that its answers depend on"
+        )
+    for each in tensors:
+        if len(each.shape) - 1 > MAX_DIMENSIONS:
+            raise NoManifest(
+                f"the model's input {described(each)} has {len(each.shape) - 1} dimensions per"
+                f" record, and a contract's at most {MAX_DIMENSIONS}; export it with fewer, and"
+                " reshape inside the model"
+            )
 
 
 def _tokenise(fields: Sequence[DraftField], tokenizer: TokenizerBeside) -> None:

@@ -11,11 +11,11 @@ from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.model.hints import Hints
 
 from .errors import NoManifest
+from .inputs import MAX_DIMENSIONS
 from .names import field_names
 from .probe import Answers
 
 MAX_OUTPUTS = 64
-_MAX_DIMENSIONS = 4
 _LABELS_WRITTEN = 100
 _TYPES = frozenset(get_args(DataType))
 
@@ -74,8 +74,10 @@ def draft_outputs(
 def _fault(values: Array, records: int) -> str:
     if values.ndim == 0 or len(values) != records:
         return f"its shape {list(values.shape)} does not begin with the batch"
-    if values.ndim - 1 > _MAX_DIMENSIONS:
-        return f"it has more than {_MAX_DIMENSIONS} dimensions per record"
+    if values.ndim - 1 > MAX_DIMENSIONS:
+        return f"it has more than {MAX_DIMENSIONS} dimensions per record"
+    if 0 in values.shape[1:]:
+        return f"it has no elements for a record of these inputs: its shape is {list(values.shape)}"
     if _type(values) not in _TYPES:
         return f"its type {values.dtype} is none of the contract's"
     return ""

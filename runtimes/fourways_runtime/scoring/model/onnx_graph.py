@@ -38,8 +38,14 @@ _SCHEMA: Schema = {
     "Graph": {
         "node": (1, "*Node"),
         "initializer": (5, "*Tensor"),
+        "input": (11, "*Value"),
         "sparse_initializer": (15, "*SparseTensor"),
     },
+    "Value": {"name": (1, "bytes"), "type": (2, "Type")},
+    "Type": {"tensor_type": (1, "TensorType")},
+    "TensorType": {"shape": (2, "Shape")},
+    "Shape": {"dim": (1, "*Dimension")},
+    "Dimension": {"dim_value": (1, "int64")},
     "Node": {"op_type": (4, "bytes"), "attribute": (5, "*Attribute"), "domain": (7, "bytes")},
     "Attribute": {
         "t": (5, "Tensor"),
@@ -65,6 +71,9 @@ class Summary:
     opset: int = 0
     """Version of the standard operators that it uses."""
 
+    scalars: set[str] = field(default_factory=set)
+    """Names of the inputs that are declared without dimensions."""
+
     external: set[str] = field(default_factory=set)
     """Paths of external weight files, as written in the model."""
 
@@ -88,6 +97,7 @@ def summarise(raw: bytes) -> Summary:
     for opset in model.opset_import:
         if opset.domain in (b"", b"ai.onnx"):
             summary.opset = max(summary.opset, opset.version)
+    summary.scalars = set(_scalars(model.graph))
     for found in _walk(model):
         kind = found.DESCRIPTOR.name
         if kind == "Node":
@@ -95,6 +105,13 @@ def summarise(raw: bytes) -> Summary:
         elif kind == "Tensor" and (found.data_location or found.external_data):
             summary.external.add(_location(found))
     return summary
+
+
+def _scalars(graph: Any) -> Iterator[str]:
+    for given in graph.input:
+        tensor = given.type.tensor_type
+        if tensor.HasField("shape") and not tensor.shape.dim:
+            yield given.name.decode("utf-8", "replace")
 
 
 def _walk(root: Any) -> Iterator[Any]:

@@ -135,7 +135,8 @@ def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) ->
     summary = summarise(raw)
     options = _options(runtime, threads)
     if not summary.external:
-        return row_by_row(OnnxModel(_session(runtime, raw, options, summary)))
+        loaded = OnnxModel(_session(runtime, raw, options, summary))
+        return row_by_row(loaded, summary.scalars)
     if external_root is None:
         raise ModelNotLoadable(
             "the model keeps weights in other files; export it as one file,"
@@ -147,7 +148,9 @@ def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) ->
         model = Path(folder) / f"{path.name}.fourways-model"
         with model.open("xb") as file:
             file.write(raw)
-        return row_by_row(OnnxModel(_session(runtime, str(model), options, summary)))
+        return row_by_row(
+            OnnxModel(_session(runtime, str(model), options, summary)), summary.scalars
+        )
 
 
 def _options(runtime: Any, threads: int) -> Any:
@@ -215,8 +218,12 @@ def _kind(node: Any, side: str) -> tuple[str, str]:
     kind = re.fullmatch(r"tensor\((\w+)\)", node.type)
     if kind is None:
         return "", (
-            f"the model's {side} {name} is {displayed(node.type, 80)}, not a tensor;"
-            " for scikit-learn classifiers export with zipmap=False"
+            f"the model's {side} {name} is {displayed(node.type, 80)}, not a tensor; "
+            + (
+                "for scikit-learn classifiers export with zipmap=False"
+                if side == "output"
+                else "export it with tensors as inputs"
+            )
         )
     if kind[1] not in _TYPES:
         return "", (

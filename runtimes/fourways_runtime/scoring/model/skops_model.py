@@ -25,10 +25,28 @@ from .hints import Hints, texts
 from .library_errors import library_error
 from .matrix_model import MatrixModel
 
+_KERNELS = (
+    *("Sum", "Product", "Exponentiation", "ConstantKernel", "WhiteKernel", "RBF", "Matern"),
+    *("RationalQuadratic", "ExpSineSquared", "DotProduct"),
+)
+_SCORES = ("f_classif", "f_regression", "chi2", "r_regression")
+
 AUDITED_TYPES = (
     # Plain Python with numbers and arrays; a fitted network keeps one but predicts without it.
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    # The type of an empty array in the file; imputers and discretizers keep the one of training.
+    "numpy.dtype",
+    # Plain Python over estimators, each of which is checked itself.
+    "sklearn.utils._bunch.Bunch",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.multiclass._ConstantPredictor",
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    # Arithmetic of numpy and scipy on the rows, with numbers as parameters.
+    *(f"sklearn.gaussian_process.kernels.{name}" for name in _KERNELS),
+    # Functions of two arrays, which only training calls.
+    *(f"sklearn.feature_selection._univariate_selection.{name}" for name in _SCORES),
 )
 """Types trusted in addition to skops' own list, each audited for what its state can do."""
 
@@ -68,8 +86,16 @@ def _steps(estimator: Any) -> Iterator[Any]:
         yield from _steps(step)
 
 
-def load_estimator(path: Path, max_bytes: int, *, trusted: Collection[str] = AUDITED_TYPES) -> Any:
+def load_estimator(
+    path: Path,
+    max_bytes: int,
+    *,
+    trusted: Collection[str] = AUDITED_TYPES,
+    fix: str = "export it as ONNX (fourways convert)",
+) -> Any:
     """Load what a skops file holds, if it holds only skops' own and the ``trusted`` types.
+
+    ``fix`` is what to do about other types.
 
     Raises:
         ModelNotLoadable: it holds others, is damaged, or unpacks to more than ``max_bytes``.
@@ -85,10 +111,7 @@ def load_estimator(path: Path, max_bytes: int, *, trusted: Collection[str] = AUD
         ) from error
     if untrusted:
         shown = displayed(", ".join(sorted(untrusted)), 300)
-        raise ModelNotLoadable(
-            f"the model holds types that are not trusted: {shown}; export it as ONNX"
-            " (fourways convert)"
-        )
+        raise ModelNotLoadable(f"the model holds types that are not trusted: {shown}; {fix}")
     try:
         return skops.load(path, trusted=list(trusted))
     except Exception as error:
