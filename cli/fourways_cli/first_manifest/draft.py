@@ -114,7 +114,7 @@ def _drafted(
         beside[path] = lambda at: _write_bytes(at, golden)
         golden_said = _file_said(path, manifest, golden)
     profile_said = None
-    profile = training_profile(contract, described.model, sample, inputs) if mode != "edge" else b""
+    profile = training_profile(contract, described.model, sample, inputs)
     if profile:
         path = manifest.with_name(f"{name}.profile.json")
         beside[path] = lambda at: _write_bytes(at, profile)
