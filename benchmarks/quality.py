@@ -97,13 +97,7 @@ def _noted() -> None:
         "name": "m",
         "model": {"uri": "pvc://models/m.onnx", "version": "1"},
         "contract": CONTRACT.to_json(),
-        "quality": {
-            "truth": {"uri": "pvc://data/t.parquet"},
-            "label": "happened",
-            "time": "at",
-            "output": "y",
-            "metrics": ["MAE"],
-        },
+        "stored": {"output": "y", "share": "100%"},
     }
     config = ServerConfig.model_validate(document)
     part = ScoredPart({"y": np.zeros(1, np.float32)}, 0, 1, {})

@@ -17,12 +17,13 @@ from .callers import SERVERS_CA_FILE, TLS_DIR, CallerPolicy
 from .contract import Contract, EntityKey
 from .model import ModelReference, SecretReference
 from .modes import Batch, Edge, FeatureLookup, Streaming, StreamSource
+from .modes.batch import Share
 from .monitoring import Monitoring
 from .quality import Quality
 from .reasons import MAX_REASON
 from .status import BundleStatus, DriftStatus, QualityStatus
 from .strategy import RoutedMode
-from .values import Digest
+from .values import Digest, FieldName
 
 CONFIG_VARIABLE = "FOURWAYS_CONFIG"
 """Environment variable that holds the document."""
@@ -315,6 +316,16 @@ class RunReport(ApiModel):
     """What the store holds, by uid (purge)."""
 
 
+class StoredAnswers(ApiModel):
+    """Which answers of a model server are stored, to be compared with labels later.
+
+    It has no more of ``spec.quality``, so that another table or interval restarts no model server.
+    """
+
+    output: FieldName
+    share: Share
+
+
 class ServerConfig(RuntimeConfig):
     """Configuration of a model server: the model, as for every worker, and where to listen."""
 
@@ -335,6 +346,9 @@ class ServerConfig(RuntimeConfig):
     None: ``port`` has everything, without encryption."""
 
     features: FeatureLookup | None = None
+    stored: StoredAnswers | None = None
+    """What is stored of answers. None: nothing."""
+
     max_batch_rows: Annotated[int, Field(ge=1, le=2**20)] = 1024
     """Maximum number of rows that the model scores at once, of one request or several."""
 

@@ -43,7 +43,9 @@ QUALITY = {
 def test_answers_are_kept_at_the_time_of_either_store(
     tmp_path: Path, uri: str, namespace: str
 ) -> None:
-    config = configure(tmp_path, linear(), LINEAR, namespace=namespace, quality=QUALITY)
+    config = configure(
+        tmp_path, linear(), LINEAR, namespace=namespace, stored={"output": "score", "share": "100%"}
+    )
     recorder = AnswerRecorder(config, lambda: open_database(uri), CollectorRegistry())
     for key, value in (("a", 1.5), ("b", 2.5), ("a", 3.5)):
         part = ScoredPart({"score": np.array([value], np.float32)}, 0, 1, {})

@@ -26,14 +26,6 @@ def note(event, arguments, file=open({file!r}, "a", 1)):
 sys.addaudithook(note)
 """
 
-QUALITY = {
-    "truth": {"uri": "pvc://data/truth.parquet"},
-    "label": "happened",
-    "time": "at",
-    "output": "word_out",
-    "metrics": ["Accuracy"],
-}
-
 UNUSED = {
     "cel",
     "cryptography",
@@ -70,7 +62,7 @@ def test_a_served_onnx_model_imports_no_library_that_it_does_not_need(
     golden = {"inputs": record, "outputs": {f"{name}_out": v for name, v in record.items()}}
     (tmp_path / "golden.jsonl").write_text(json.dumps(golden))
     vectors = {"uri": (tmp_path / "golden.jsonl").as_uri()}
-    quality = {"quality": QUALITY} if compared else {}
+    quality = {"stored": {"output": "word_out", "share": "100%"}} if compared else {}
     schema = {**MIXED, "goldenVectors": vectors}
     config = configure(tmp_path, mixed(), schema, port=free_port(), **quality)
     address = tmp_path / "store" / "uri"

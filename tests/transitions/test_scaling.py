@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import Callable
 
+import pytest
+
 from fourways_api.demand import DeploymentDemand, GatewayDemand
 from fourways_operator.errors import GatewaySilent
 from fourways_operator.facts import Json
@@ -18,6 +20,13 @@ from .rig import NAMESPACE, Rig
 
 PREDICTOR = "churn-realtime-predictor"
 SPEC = {"mode": "realtime", "realtime": {"minReplicas": 0}}
+QUALITY = {
+    "truth": {"uri": "pvc://data/truth.parquet"},
+    "label": "happened",
+    "time": "at",
+    "output": "probability",
+    "metrics": ["MAE"],
+}
 
 
 class Gateways:
@@ -194,13 +203,16 @@ def served_version(cluster: FakeCluster) -> str:
     return version
 
 
-async def put_to_sleep(rig: Rig, gateways: Gateways) -> None:
+async def put_to_sleep(rig: Rig, gateways: Gateways, **more: Json) -> None:
     """Apply version 1, have it ready once, and let it fall asleep."""
     cluster = rig.cluster
     await rig.settle()
-    apply(**SPEC)(cluster)
+    apply(**SPEC, **more)(cluster)
     await rig.settle()
     kserve(cluster)
+    if more:
+        template = cluster.objects["Deployment", NAMESPACE, "churn-quality"]["spec"]["template"]
+        run_pod(cluster, "q-1", "10.0.0.9", template["metadata"]["labels"], template["spec"])
     await rig.settle()
     run_gateway(cluster, "g-1", "10.0.0.1")
     gateways.tell("10.0.0.1", idle=True)
@@ -209,12 +221,13 @@ async def put_to_sleep(rig: Rig, gateways: Gateways) -> None:
     await rig.settle()
 
 
-def test_a_sleeping_version_is_ready_before_a_new_one_replaces_it() -> None:
+@pytest.mark.parametrize("more", [{}, {"quality": QUALITY}], ids=["plain", "quality"])
+def test_a_sleeping_version_is_ready_before_a_new_one_replaces_it(more: Json) -> None:
     async def play() -> None:
         gateways, cluster = Gateways(), FakeCluster()
         rig = Rig(cluster, ask_demand=gateways.ask)
-        await put_to_sleep(rig, gateways)
-        apply(**SPEC, model=SECOND)(cluster)
+        await put_to_sleep(rig, gateways, **more)
+        apply(**SPEC, **more, model=SECOND)(cluster)
         await until(rig, lambda: replicas(cluster) == 1, "started")
         await rig.resync()
         await rig.restart()

@@ -64,7 +64,9 @@ class Servers:
 
     def config(self, schema: dict[str, Any] = LINEAR, **quality: Any) -> ServerConfig:
         declared = {**QUALITY, **quality}
-        return configure(self.world.root, linear(), schema, namespace="n", quality=declared)
+        stored = {"output": declared["output"], "share": declared.get("share", "100%")}
+        told = {"namespace": "n", "quality": declared, "stored": stored}
+        return configure(self.world.root, linear(), schema, **told)
 
     def recorder(self, **quality: Any) -> tuple[AnswerRecorder, CollectorRegistry]:
         registry = CollectorRegistry()

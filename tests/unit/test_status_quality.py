@@ -143,6 +143,11 @@ def test_only_with_quality_a_model_server_may_write_to_the_store() -> None:
 
     assert server(plain) == (set(), {53})
     assert server(compared) == ({"fourways-store"}, {53, 5432})
+    # What only the quality worker needs to know restarts no model server.
+    others = {**QUALITY, "interval": "1h", "window": "24h", "metrics": ["MAE"]}
+    again = planned(deployment("realtime", quality=others, realtime={"minReplicas": 1}))
+    assert again[: len(plain)] == compared[: len(plain)]
+    assert again[-1] != compared[-1]
     assert [o["metadata"]["name"] for o in compared[len(plain) :]] == ["m-quality"] * 3
     # Neither of the two policies, nor the Deployment, selects the other's pods.
     selectors = [o["spec"]["podSelector"] for o in compared if o["kind"] == "NetworkPolicy"]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fourways_api import ModelDeployment, Route, ServerConfig, WakeConfig
 from fourways_api.callers import TLS_DIR
 from fourways_api.modes import Realtime
-from fourways_api.runtime_config import ServerTls
+from fourways_api.runtime_config import ServerTls, StoredAnswers
 from fourways_api.values import seconds
 
 from ..facts import Json, Kind, OperatorSettings
@@ -242,10 +242,11 @@ def _pod(
 ) -> Json:
     mounts = parts.Mounts()
     compared: Json = {}
-    if deployment.spec.quality is not None:
+    if (declared := deployment.spec.quality) is not None:
         # Only then: what holds this Secret may write predictions.
         mounts.store(settings)
-        compared = {"quality": deployment.spec.quality, "uid": deployment.metadata.data_uid}
+        stored = StoredAnswers(output=declared.output, share=declared.share)
+        compared = {"stored": stored, "uid": deployment.metadata.data_uid}
     database = realtime.features.database if realtime.features else None
     mounts.secrets(worker.secrets(deployment, database))
     mounts.claims(worker.model_uris(deployment))

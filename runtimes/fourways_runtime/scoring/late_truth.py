@@ -15,14 +15,13 @@ from zlib import crc32
 import numpy as np
 
 from fourways_api import Contract
-from fourways_api.quality import Quality
 
 from .columns import Array, Key
 
 
-def is_text(contract: Contract, quality: Quality) -> bool:
-    """Tell whether the output that is compared is a text."""
-    return next(o.type for o in contract.outputs if o.name == quality.output) == "string"
+def is_text(contract: Contract, output: str) -> bool:
+    """Tell whether an output, which is compared, is a text."""
+    return next(o.type for o in contract.outputs if o.name == output) == "string"
 
 
 def share_of(text: str) -> float:

@@ -172,7 +172,9 @@ def measure_window(
     if len(chosen) < MIN_LABELS:
         few = f"{len(chosen)} labels have a prediction: the metrics need {MIN_LABELS}"
         return found.model_copy(update={"message": _joined(few, labels.left_out)})
-    values = np.array(predictions, object if is_text(config.contract, quality) else np.float64)
+    values = np.array(
+        predictions, object if is_text(config.contract, quality.output) else np.float64
+    )
     metrics = metrics_of(quality, values, labels.labels[np.array(chosen, np.int64)])
     message = _joined(labels.left_out)
     return found.model_copy(update={"metrics": metrics, "message": message})

@@ -129,7 +129,7 @@ def _origin(quality: Quality) -> str:
 
 
 def _kinds(contract: Contract, quality: Quality) -> tuple[str, ...]:
-    return ("string",) if is_text(contract, quality) else ("float64", "bool")
+    return ("string",) if is_text(contract, quality.output) else ("float64", "bool")
 
 
 def truth_contract(contract: Contract, quality: Quality, kind: str) -> Contract:

@@ -19,6 +19,7 @@ import orjson
 
 from fourways_api import Contract
 from fourways_api.quality import Quality
+from fourways_api.runtime_config import StoredAnswers
 from fourways_runtime.scoring.columns import Array, Key, Predictions
 from fourways_runtime.scoring.late_truth import PastBatch, in_share, is_text, share_of
 
@@ -67,10 +68,10 @@ class Compared:
     """Whether its values are texts."""
 
     @classmethod
-    def of(cls, quality: Quality, contract: Contract) -> Compared:
+    def of(cls, declared: Quality | StoredAnswers, contract: Contract) -> Compared:
         """Return what is kept for the labels that a spec declares."""
-        text = is_text(contract, quality)
-        return cls(quality.output, share_of(quality.share), text)
+        text = is_text(contract, declared.output)
+        return cls(declared.output, share_of(declared.share), text)
 
     @property
     def name(self) -> str:

@@ -70,7 +70,7 @@ def _measured(
     with_prediction = [at for at, key in enumerate(keys) if key in known]
     if len(with_prediction) < MIN_LABELS:
         return None
-    text = is_text(config.contract, quality)
+    text = is_text(config.contract, quality.output)
     predictions = as_values([known[keys[at]] for at in with_prediction], text=text)
     return QualityStatus(
         run=run.name,

@@ -75,10 +75,10 @@ class AnswerRecorder:
         registry: CollectorRegistry,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """``config`` has ``quality``; ``open_database`` opens the store to write in it."""
-        assert config.quality is not None, "there is something to compare"  # noqa: S101
+        """``config`` has ``stored``; ``open_database`` opens the store to write in it."""
+        assert config.stored is not None, "there is something to store"  # noqa: S101
         self._config = config
-        self._compared = Compared.of(config.quality, config.contract)
+        self._compared = Compared.of(config.stored, config.contract)
         self._texts_are_keys = config.contract.entity_key.type == "string"
         self._open = open_database
         self._clock = clock

@@ -161,7 +161,7 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
 
 def _recorder(config: ServerConfig, registry: CollectorRegistry) -> AnswerRecorder | None:
     """Return what keeps answers, if they are compared with labels later."""
-    if config.quality is None:
+    if config.stored is None:
         return None
     from fourways_runtime.io.store import open_database, read_uri
 
