@@ -113,8 +113,10 @@ def drafted(
         raise typer.Exit(FAILED)
     from .first_manifest.draft import make_draft
     from .first_manifest.errors import NoManifest
+    from .first_manifest.trial import check_crash
 
     try:
+        check_crash(model, sample, mode.value)
         with warnings.catch_warnings():
             # scikit-learn warns that columns come without names: they do, in every mode.
             warnings.simplefilter("ignore")

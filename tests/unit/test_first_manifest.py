@@ -604,3 +604,20 @@ def test_what_no_contract_can_declare_is_refused_with_the_fix(tmp_path: Path) ->
     places = value("y", 2, "M", kind=TensorProto.INT64)
     text = said([value("x", "N", 3)], [places], op="NonZero")
     assert "no output that can be served: y: it has no elements for a record" in text
+
+
+@TRAINED
+def test_a_file_on_which_the_library_crashes_is_named(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    booster = xgboost.train({"max_depth": 2}, xgboost.DMatrix(rows, rows[:, 0]), 1)
+    path = tmp_path / "m.json"
+    booster.save_model(path)
+    said = json.loads(path.read_text())
+    tree = said["learner"]["gradient_booster"]["model"]["trees"][0]
+    inner = tree["left_children"][0]
+    assert inner > 0
+    tree["left_children"][0] = tree["right_children"][0] = 2**30
+    path.write_text(json.dumps(said))
+    text = refused(path, "-o", tmp_path / "m.yaml")
+    assert "its library crashed (signal 11): the file is damaged; save the model again" in text
+    assert not (tmp_path / "m.yaml").exists()
