@@ -135,6 +135,17 @@ def test_what_is_no_model_for_us_is_said(raw: bytes, said: str, tmp_path: Path) 
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_what_onnxruntime_says_of_a_damaged_file_is_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = build()
+    model.graph.node[0].op_type = "Absent"
+    raw = bytes_of(model).replace(b"Absent", b"Ab\x1b\xffnt")
+    with pytest.raises(ModelNotLoadable):
+        load(raw, tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_half_precision_is_rounded_at_the_model_and_nowhere_else(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
     model = load(bytes_of(build(nodes=nodes, kind=TensorProto.FLOAT16)), tmp_path)

@@ -171,7 +171,10 @@ def _options(runtime: Any, threads: int) -> Any:
 
 def _session(runtime: Any, model: bytes | str, options: Any, summary: Summary) -> Any:
     try:
-        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Its fallback prints the error as it is, and then tries the same provider again.
+        return runtime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # noqa: BLE001  (onnxruntime's errors share no base but this)
         said = _said(error)
         if "opset" in said.lower():
