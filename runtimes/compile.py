@@ -31,6 +31,7 @@ MODULES = (
     "fourways_runtime/v2/deadline",
     "fourways_runtime/v2/faults",
     "fourways_runtime/v2/lone",
+    "fourways_runtime/v2/parts",
     "fourways_runtime/v2/placement",
     "fourways_runtime/v2/request_queue",
     "fourways_runtime/v2/response",

@@ -35,7 +35,7 @@ from fourways_http.protocol import Connection
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import loop_factory, new_registry
 from fourways_runtime.v2.batcher import Batcher
-from fourways_runtime.v2.scorer import ScoredPart
+from fourways_runtime.v2.parts import ScoredPart
 from fourways_runtime.workloads.serving import loading, shell
 
 from . import work

@@ -15,8 +15,8 @@ from fourways_http import HttpError, Promise, Response
 from fourways_runtime.v2.batch_times import BatchTimes
 from fourways_runtime.v2.batcher import Batcher
 from fourways_runtime.v2.observed import ServingMetrics
+from fourways_runtime.v2.parts import RequestOutcome, ScoredPart
 from fourways_runtime.v2.request import InferenceRequest
-from fourways_runtime.v2.scorer import RequestOutcome, ScoredPart
 from tests.kit.waiting import turns
 
 

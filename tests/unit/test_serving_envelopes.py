@@ -15,8 +15,8 @@ import pytest
 from fourways_http import HttpError, Request, Response
 from fourways_runtime.v2 import numbers
 from fourways_runtime.v2.body import BINARY_HEADER
+from fourways_runtime.v2.parts import ScoredPart
 from fourways_runtime.v2.request import RequestReader
-from fourways_runtime.v2.scorer import ScoredPart
 from fourways_runtime.v2.templates import RequestTemplates, UnparsedRequest
 from fourways_runtime.workloads.serving.loading import Loaded, load_model
 from tests.kit.serving_plane import configure

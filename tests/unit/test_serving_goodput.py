@@ -15,8 +15,8 @@ from fourways_http import ClientError, HttpError, Origin, OriginAnswer, Pool, Re
 from fourways_runtime.v2 import batcher as batchers
 from fourways_runtime.v2.batcher import Batcher
 from fourways_runtime.v2.observed import ServingMetrics
+from fourways_runtime.v2.parts import RequestOutcome, ScoredPart
 from fourways_runtime.v2.request import InferenceRequest
-from fourways_runtime.v2.scorer import RequestOutcome, ScoredPart
 from fourways_runtime.workloads.gateway.forward import MARGIN_SECONDS
 
 CALL, ROW = 0.012, 0.0046

@@ -14,8 +14,9 @@ from fourways_api import Contract
 from fourways_http import Request
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.v2.lone import LoneScorer
+from fourways_runtime.v2.parts import RequestOutcome, ScoredPart
 from fourways_runtime.v2.request import InferenceRequest, RequestReader
-from fourways_runtime.v2.scorer import RequestOutcome, RequestScorer, ScoredPart
+from fourways_runtime.v2.scorer import RequestScorer
 from fourways_runtime.v2.templates import RequestTemplates, UnparsedRequest
 from tests.kit.models import Function
 

@@ -22,10 +22,11 @@ from fourways_runtime.errors import ModelError
 from .batch_times import BatchTimes
 from .faults import FeatureFault, ModelFault
 from .observed import ServingMetrics
+from .parts import RequestOutcome, ScoredPart
 from .placement import Placement
 from .request import InferenceRequest
 from .request_queue import RequestQueue, WaitingRequest, client_left
-from .scorer import RequestOutcome, RequestScorer, ScoredPart, overloaded
+from .scorer import RequestScorer, overloaded
 from .templates import UnparsedRequest
 
 logger = logging.getLogger("fourways.serving")

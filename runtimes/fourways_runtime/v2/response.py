@@ -16,9 +16,9 @@ from fourways_runtime.scoring.tensors import to_binary
 from fourways_runtime.scoring.values import numpy_type
 
 from .inference_response import OCTETS, InferenceResponse, OutputTensor
+from .parts import ScoredPart
 from .protocol import DATATYPES
 from .request import InferenceRequest
-from .scorer import ScoredPart
 from .templates import UnparsedRequest
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 
@@ -27,26 +26,9 @@ from fourways_runtime.scoring.values import no_values
 
 from .faults import FeatureFault, ModelFault
 from .lone import LoneScorer
+from .parts import RequestOutcome, ScoredPart, parted
 from .request import BadRow, InferenceRequest
 from .templates import UnparsedRequest
-
-
-@dataclass(slots=True)
-class ScoredPart:
-    """One request's predictions: rows ``start`` to ``stop`` of a batch's outputs (N, *shape)."""
-
-    columns: Columns
-    start: int
-    stop: int
-    texts: dict[str, list[bytes]]
-    """The batch's output numbers as JSON text, shared by its parts."""
-
-    bad: tuple[BadRow, ...] = ()
-    """Rows of the request that are left out because they are bad, if the request is partial."""
-
-
-RequestOutcome = ScoredPart | Exception
-"""A request's predictions, or the error to answer it with."""
 
 
 class RequestScorer:
@@ -93,7 +75,7 @@ class RequestScorer:
             if found is not None:
                 if self.profile is not None and self.profile.has_room:
                     self.profile.note_rows(1, partial(_lone_block, asked[0]), found)
-                return _parted(asked, found)
+                return parted(asked, found)
         wide = self._wide
         plain = [one for one in asked if type(one) is UnparsedRequest]
         if wide is None or len(plain) < len(asked):
@@ -104,7 +86,7 @@ class RequestScorer:
             return None
         if self.profile is not None:
             self.profile.note_rows(len(block), block, answers)
-        return _parted(asked, answers)
+        return parted(asked, answers)
 
     def _score(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:
         try:
@@ -131,7 +113,7 @@ class RequestScorer:
             if answers is not None:
                 if self.profile is not None:
                     self.profile.note_rows(len(block), block, answers)
-                return _parted(inferences, answers)
+                return parted(inferences, answers)
         return self._judged(inferences)
 
     def _judged(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:
@@ -142,7 +124,7 @@ class RequestScorer:
             self.profile.note_columns(scored.inputs, answers.columns, len(scored.rejects))
         outputs = {name: np.ascontiguousarray(values) for name, values in answers.columns.items()}
         if not scored.rejects:
-            return _parted(inferences, outputs)
+            return parted(inferences, outputs)
         bad: dict[int, list[BadRow]] = {}
         of_model: dict[int, set[int]] = {}
         for reject in sorted(scored.rejects, key=lambda reject: reject.row):
@@ -211,20 +193,6 @@ def _read(asked: UnparsedRequest | InferenceRequest) -> InferenceRequest | Excep
         return asked.parsed()
     except Exception as error:  # noqa: BLE001  (it is this request's alone)
         return error
-
-
-def _parted(
-    asked: Sequence[UnparsedRequest | InferenceRequest], answers: Columns
-) -> list[RequestOutcome]:
-    parts: list[RequestOutcome] = []
-    texts: dict[str, list[bytes]] = {}
-    start = 0
-    for one in asked:
-        stop = start + one.rows
-        bad = one.bad if isinstance(one, InferenceRequest) else ()
-        parts.append(ScoredPart(answers, start, stop, texts, bad))
-        start = stop
-    return parts
 
 
 def _split(names: Sequence[str], block: Array) -> dict[str, Array]:
