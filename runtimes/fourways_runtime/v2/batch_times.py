@@ -13,20 +13,34 @@ _KEPT = 0.96
 _SPREAD = 1e-3
 """Relative variance of the row counts below which all batches count as one size."""
 
+_SHARE = 0.9
+"""Share of batches that take at most :attr:`BatchTimes.margin` times their estimate."""
+
+_STEP = 0.05
+_LEAST, _FIRST, _MOST = 1.1, 1.18, 1.6
+
 
 class BatchTimes:
     """Estimated seconds of a batch: ``call + row * rows``."""
 
-    __slots__ = ("_n", "_nn", "_nt", "_t", "_w", "call", "row")
+    __slots__ = ("_n", "_nn", "_nt", "_t", "_w", "call", "margin", "row")
 
     def __init__(self) -> None:
         self.call = 0.0
         self.row = 0.0
+        self.margin = _FIRST
+        """Factor on an estimate that must hold: greater while other work slows down batches."""
+
         self._w = self._n = self._nn = self._t = self._nt = 0.0
 
     def note(self, rows: int, seconds: float) -> None:
         """Add the measured time of a batch."""
         n = float(rows)
+        # Steps up and down that cancel out where the share is right.
+        if self._w and seconds > self.margin * self.seconds(rows):
+            self.margin = min(_MOST, self.margin + _STEP * _SHARE)
+        else:
+            self.margin = max(_LEAST, self.margin - _STEP * (1.0 - _SHARE))
         self._w = self._w * _KEPT + 1.0
         self._n = self._n * _KEPT + n
         self._nn = self._nn * _KEPT + n * n

@@ -1,6 +1,7 @@
 """The requests that wait for the model, and which of them are scored next.
 
-Time is estimated from measured batches. What follows from it:
+Time is estimated from measured batches, with a margin for how far they differ from the estimates.
+What follows from it:
 
 * A batch holds what can be scored before the earliest deadline of its requests, up to a maximum
   number of rows.
@@ -30,9 +31,6 @@ from .templates import UnparsedRequest
 
 WAITING_BATCHES = 16
 """Maximum number of waiting rows, in full batches, because their values are held in memory."""
-
-_SAFETY = 0.85
-"""Share of the remaining time that may be planned with."""
 
 
 class WaitingRequest:
@@ -109,7 +107,7 @@ class RequestQueue:
             return None
         if due == inf:
             return []
-        time = (due - now) * _SAFETY - busy
+        time = (due - now) / self._times.margin - busy
         if self._times.seconds(self._rows + rows) <= time:
             return []
         if self._times.seconds(rows) > time:
@@ -225,7 +223,7 @@ class RequestQueue:
         return one
 
     def _fits(self, rows: int, left: float) -> bool:
-        return self._times.seconds(rows) <= left * _SAFETY
+        return self._times.seconds(rows) * self._times.margin <= left
 
     def reject_late(self, one: WaitingRequest, now: float) -> None:
         """Answer 503 to a request that there is no time for, and count why."""
