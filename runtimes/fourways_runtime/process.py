@@ -11,7 +11,6 @@ import asyncio
 import faulthandler
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -21,10 +20,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 from fourways_api import Paths, RunReport, RuntimeConfig
 from fourways_api.reasons import Reason
 
+from . import sigterm
 from .errors import ConfigError, ModelHangs, Unavailable, WorkloadError
 from .extras import missing_library
 from .logs import log_as_json
 from .model_watch import WATCH
+from .sigterm import Terminated
 from .termination_message import write_report
 
 if TYPE_CHECKING:
@@ -47,14 +48,6 @@ C = TypeVar("C", bound=Configured)
 T = TypeVar("T")
 
 EXIT_TERMINATED = 143
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived. Not an Exception, so that no handler treats it as a failure.
-
-    Libraries clean up when they are interrupted by Ctrl-C: psycopg cancels the statement that runs,
-    and its connection can still be used to release what the worker holds.
-    """
 
 
 # ---------------------------------------------------------------- servers
@@ -146,11 +139,10 @@ def run_job(
 ) -> int:
     """Read the configuration, do the work, report; return the exit code.
 
-    SIGTERM ends the work with :class:`Terminated`, wherever it is. ``completed`` adds the progress
-    of the work to the report of a failure.
+    SIGTERM ends the work with :class:`.sigterm.Terminated`, wherever it is. ``completed`` adds the
+    progress of the work to the report of a failure.
     """
-    _terminating.clear()
-    signal.signal(signal.SIGTERM, _terminate)
+    sigterm.raise_on_sigterm()
     log_as_json()
     config: C | None = None
     code = 0
@@ -160,7 +152,7 @@ def run_job(
         report = work(config)
     except (Exception, Terminated) as error:  # noqa: BLE001  (as for servers)
         # Libraries make another error of it where it interrupts them, such as an ImportError.
-        ended = Terminated() if _terminating.is_set() else error
+        ended = Terminated() if sigterm.arrived.is_set() else error
         report, code = failure(ended, config, log)
         report = completed(report)
     log.info(report.outcome.lower(), extra={"because": report.reason, "exit_code": code})
@@ -168,15 +160,6 @@ def run_job(
     if code:
         leave(code)
     return code
-
-
-_terminating = threading.Event()
-
-
-def _terminate(signum: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _terminating.set()
-    raise Terminated
 
 
 # ---------------------------------------------------------------- ends

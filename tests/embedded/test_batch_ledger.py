@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fourways_runtime import process
+from fourways_runtime import sigterm
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.io.store import RunStore, open_run_store
 from fourways_runtime.io.store.runs import ledger
@@ -154,10 +154,10 @@ def test_a_worker_that_sigterm_interrupts_in_a_query_releases_its_chunks(
             threading.Thread(target=terminate).start()
             one.ledger.control.rows("SELECT pg_sleep(60)")
 
-    handler = signal.signal(signal.SIGTERM, process._terminate)
+    handler = signal.signal(signal.SIGTERM, sigterm.terminate)
     writer = open_run_store(uri)
     try:
-        with pytest.raises(process.Terminated):
+        with pytest.raises(sigterm.Terminated):
             work()
     finally:
         signal.signal(signal.SIGTERM, handler)

@@ -14,7 +14,7 @@ import pytest
 
 from fourways_api import RunReport, RuntimeConfig
 from fourways_operator.pods import failure_of
-from fourways_runtime import process
+from fourways_runtime import process, sigterm
 from fourways_runtime.errors import ConfigError
 from tests.kit.mode_facts import deployment
 
@@ -62,10 +62,31 @@ def test_an_error_that_a_library_makes_of_a_termination_is_none(
     assert left == [code]
 
 
+def test_a_termination_waits_for_what_must_not_be_interrupted() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    done: list[str] = []
+
+    def work() -> None:
+        with sigterm.deferred(), sigterm.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the whole")
+        done.append("and more")
+
+    sigterm.raise_on_sigterm()
+    try:
+        with pytest.raises(sigterm.Terminated):
+            work()
+        with sigterm.deferred():
+            done.append("nothing waits any more")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["the whole", "nothing waits any more"]
+
+
 CRASH = """
 import faulthandler, logging, sys
 from fourways_api import RuntimeConfig
-from fourways_runtime import process
+from fourways_runtime import process, sigterm
 
 def work(config):
     faulthandler._sigabrt()

@@ -13,6 +13,8 @@ from typing import Any
 
 from google.protobuf import message
 
+from fourways_runtime import sigterm
+
 Schema = dict[str, dict[str, tuple[int, str]]]
 """``{message: {field: (number, type)}}``; a capital type is a message, ``*`` is repeated."""
 
@@ -28,11 +30,12 @@ def message_class(package: str, schema: Schema) -> type[Any]:
         from google._upb._message import DescriptorPool, MessageMeta
     except ImportError:  # a version has moved it, or was built without it
         return _by_the_public_way(package, file)
-    pool = DescriptorPool()
-    pool.AddSerializedFile(file)
-    described = pool.FindMessageTypeByName(f"{package}.Model")
-    names = {"DESCRIPTOR": described, "__module__": __name__}
-    found: type[Any] = MessageMeta("Model", (message.Message,), names)
+    with sigterm.deferred():
+        pool = DescriptorPool()
+        pool.AddSerializedFile(file)
+        described = pool.FindMessageTypeByName(f"{package}.Model")
+        names = {"DESCRIPTOR": described, "__module__": __name__}
+        found: type[Any] = MessageMeta("Model", (message.Message,), names)
     return found
 
 
