@@ -27,8 +27,8 @@ from fourways_runtime.io.store.streams.stream import Move, StreamWriter
 from fourways_runtime.scoring.columns import Predictions
 from fourways_runtime.scoring.late_truth import labelled
 from fourways_runtime.v2.batcher import Render
+from fourways_runtime.v2.parts import ScoredPart
 from fourways_runtime.v2.request import InferenceRequest
-from fourways_runtime.v2.scorer import ScoredPart
 from fourways_runtime.workloads.serving.recording import ROOM, AnswerRecorder
 from tools.servers.postgres import Server, running
 

@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry
 from fourways_cli.embedded.control import ask
 from fourways_runtime.io.store import open_database
 from fourways_runtime.io.store.past import past_batches
+from fourways_runtime.v2.parts import ScoredPart
 from fourways_runtime.v2.request import InferenceRequest
-from fourways_runtime.v2.scorer import ScoredPart
 from fourways_runtime.workloads.serving.recording import AnswerRecorder
 from tests.kit.hosts import Up
 from tests.kit.serving_plane import configure

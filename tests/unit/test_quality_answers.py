@@ -18,8 +18,8 @@ from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store import open_database
 from fourways_runtime.io.store.database import Database
 from fourways_runtime.io.store.past import past_batches
+from fourways_runtime.v2.parts import ScoredPart
 from fourways_runtime.v2.request import InferenceRequest
-from fourways_runtime.v2.scorer import ScoredPart
 from fourways_runtime.workloads.quality_watch import measure_window
 from fourways_runtime.workloads.serving import recording
 from fourways_runtime.workloads.serving.recording import ROOM, SLICE_SECONDS, AnswerRecorder

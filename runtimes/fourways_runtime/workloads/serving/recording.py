@@ -35,8 +35,8 @@ from fourways_runtime.scoring.late_truth import in_share
 if TYPE_CHECKING:
     from fourways_runtime.io.store.database import Database
     from fourways_runtime.v2.batcher import Render
+    from fourways_runtime.v2.parts import ScoredPart
     from fourways_runtime.v2.request import InferenceRequest
-    from fourways_runtime.v2.scorer import ScoredPart
     from fourways_runtime.v2.templates import UnparsedRequest
 
 FLUSH_SECONDS = 1.0
