@@ -60,11 +60,24 @@ class Finding:
         return place | self.problem.to_json()
 
 
+MAX_MANIFEST_BYTES = 8 * 2**20
+"""A larger file is most likely no manifest but a model or a table: it would be parsed for minutes.
+The API server takes objects of 1.5 MiB."""
+
+
 def read_file(path: Path) -> tuple[list[Document], list[Finding]]:
     """Return a file's documents (``-`` is standard input), or the reasons there are none."""
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        return read_documents(text), []
+        if str(path) == "-":
+            raw = sys.stdin.buffer.read(MAX_MANIFEST_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                raw = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(raw) > MAX_MANIFEST_BYTES:
+            fault = f"is larger than {MAX_MANIFEST_BYTES >> 20} MiB"
+            large = Problem("file", fault, "name a manifest, or divide it into several files")
+            return [], [Finding(str(path), "", None, large)]
+        return read_documents(raw.decode()), []
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         unread = Problem("file", f"cannot be read: {why}", "check the path")

@@ -101,3 +101,11 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "latin1.yaml"
     path.write_bytes("name: größe".encode("latin-1"))
     assert "not UTF-8" in run(path).stderr
+
+
+def test_a_file_that_is_no_manifest_is_refused_by_its_size(tmp_path: Path) -> None:
+    table = tmp_path / "customers.csv"
+    table.write_text("id,x\n" + "a,1\n" * 2_200_000)
+    result = run(table)
+    assert result.exit_code == 2
+    assert "customers.csv: is larger than 8 MiB; name a manifest" in result.output
