@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -19,6 +21,7 @@ from .explain import explain
 from .init import init
 from .inspecting import describe, events, logs
 from .opening import open_page
+from .output import FAILED
 from .pausing import pause, resume
 from .plan import plan
 from .purge import purge
@@ -28,7 +31,7 @@ from .runs import compare_runs, list_runs, rejects, rollback, start_run
 from .secrets import secret
 from .serve import serve
 from .store import store
-from .terminal import say, warn
+from .terminal import discard_stdout, open_closed_streams, say, warn
 from .up import up
 from .validate import validate
 from .version import own_version, version
@@ -94,6 +97,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "version": version,
 }
+FOR_PROGRAMS = ("json", "yaml", "name")
+"""Outputs beside which nothing is said that concerns only people."""
+
 RENAMED = {"run": "start-run", "runs": "list-runs"}
 """Old names and what they are now; they go away with the version after the next."""
 
@@ -104,7 +110,8 @@ def _under_old_name(old: str, new: str) -> Callable[..., None]:
     # It takes the signature over, from which Typer reads the options.
     @functools.wraps(command)
     def renamed(**options: Any) -> None:
-        warn(f"`fourways {old}` is now `fourways {new}`: the old name goes away")
+        if str(options.get("output", "")) not in FOR_PROGRAMS:
+            warn(f"`fourways {old}` is now `fourways {new}`: the old name goes away")
         command(**options)
 
     return renamed
@@ -137,4 +144,13 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    open_closed_streams()
+    try:
+        app()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # Whatever was to be written, here or by the shell to a file, has no room.
+        warn(f"cannot be written: {error.strerror}")
+        discard_stdout()
+        sys.exit(FAILED)

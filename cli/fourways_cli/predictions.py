@@ -6,6 +6,7 @@ server scores it now, with inputs from the command line or from its database.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fourways_api.shapes import shape_of
+from fourways_runtime.scoring import exact_json
 
 from .targets import Target, TargetError, named
 
@@ -23,6 +25,8 @@ _DATATYPES |= dict.fromkeys(("string", "bytes", "date"), "BYTES")
 _DATATYPES |= dict.fromkeys((f"timestamp_{unit}" for unit in ("s", "ms", "us", "ns")), "BYTES")
 """V2 datatypes that are not the contract's type in upper case."""
 
+
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 NOT_STORED = "the published run has none"
 
@@ -44,13 +48,14 @@ def predictions(
     namespace: str,
     name: str,
     keys: list[str],
-    inputs: Mapping[str, Any],
+    inputs: Mapping[str, str],
     wait_seconds: float,
 ) -> PredictionsByKey:
     """Return a prediction for each key that has one.
 
-    ``inputs`` are values of the contract's inputs, the same for all keys; a stored prediction needs
-    none. ``wait_seconds`` is how long to wait for a stream's prediction for a new event.
+    ``inputs`` are values of the contract's inputs, as JSON or bare texts, the same for all keys; a
+    stored prediction needs none. ``wait_seconds`` is how long to wait for a stream's prediction for
+    a new event.
 
     Raises:
         TargetError: there is no such deployment, nothing is published, a key does not have the
@@ -127,7 +132,7 @@ class _KeyQuery:
         namespace: str,
         name: str,
         contract: Json,
-        inputs: Mapping[str, Any],
+        inputs: Mapping[str, str],
         wait_seconds: float,
     ) -> None:
         self.target = target
@@ -171,16 +176,18 @@ class _KeyQuery:
             }
         ]
         fields = {field["name"]: field for field in self._contract["inputs"]}
-        for name, value in self.inputs.items():
+        for name, text in self.inputs.items():
             if name not in fields:
                 known = ", ".join(fields)
                 raise InputNotAllowed(f"--input: {name} is not an input; there are: {known}")
             kind = fields[name]["type"]
             shape = fields[name].get("shape", [])
+            datatype = _DATATYPES.get(kind, kind.upper())
+            value = _value(text, is_text=datatype == "BYTES" and not shape)
             tensors.append(
                 {
                     "name": name,
-                    "datatype": _DATATYPES.get(kind, kind.upper()),
+                    "datatype": datatype,
                     "shape": [1, *shape_of(shape, value)],
                     "data": _flat(value),
                 }
@@ -212,10 +219,21 @@ def _model(name: str) -> str:
 def _typed(key: str, name: str, whole: bool) -> str | int:
     if not whole:
         return key
+    if _WHOLE.fullmatch(key) is None:
+        raise TargetError(f"{key!r} is not a whole number, which the key {name} is")
+    return int(key)
+
+
+def _value(text: str, *, is_text: bool) -> Any:
+    """Return the value of an input given as JSON or as a bare text.
+
+    12345 is a text where the contract says so, such as a postal code, and "12345" is the same one.
+    """
     try:
-        return int(key)
+        value = exact_json.loads(text)
     except ValueError:
-        raise TargetError(f"{key!r} is not a whole number, which the key {name} is") from None
+        return text
+    return text if is_text and not isinstance(value, str) else value
 
 
 def _flat(value: Any) -> list[Any]:

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from fourways_runtime.scoring import exact_json
-
 from .completion import deployment_names
 from .predictions import InputNotAllowed, predictions
 from .tables import deployments_table, prediction_table
@@ -68,21 +66,16 @@ def get(
             print_table(deployments_table(documents, wide=wide, namespaces=all_namespaces))
 
 
-def _input(text: str) -> tuple[str, object]:
-    name, _, value = text.partition("=")
-    try:
-        return name, exact_json.loads(value)
-    except ValueError:
-        # A bare word needs no quotes.
-        return name, value
-
-
 def _check_inputs(texts: list[str] | None) -> list[str] | None:
-    """Refuse what is not NAME=VALUE before a target is opened."""
+    """Refuse what is not NAME=VALUE, or given twice, before a target is opened."""
+    seen = set()
     for text in texts or ():
         name, equals, _ = text.partition("=")
         if not (name and equals):
             raise invalid(f"--input {text}: write NAME=VALUE")
+        if name in seen:
+            raise invalid(f"--input: {name} is given twice; keep one of them")
+        seen.add(name)
     return texts
 
 
@@ -95,8 +88,8 @@ def predict(
         list[str] | None,
         typer.Option(
             "--input",
-            help="NAME=VALUE of an input of the contract, VALUE as JSON. Repeatable. Real-time and "
-            "streaming deployments only.",
+            help="NAME=VALUE of an input of the contract, VALUE as JSON or as bare text. "
+            "Repeatable. Real-time and streaming deployments only.",
             callback=_check_inputs,
         ),
     ] = None,
@@ -112,7 +105,7 @@ def predict(
     inputs that their database has may be left out. Streaming deployments publish --input as an
     event where no answer is stored. Keys without a prediction are named, and the exit code is 1.
     """
-    inputs = dict(_input(text) for text in given or [])
+    inputs = {name: value for name, _, value in (text.partition("=") for text in given or [])}
     try:
         found = or_exit(
             lambda: predictions(scope.target, scope.namespace, name, keys, inputs, wait)

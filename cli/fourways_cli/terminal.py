@@ -8,10 +8,11 @@ the package prints or imports rich's consoles, tables, trees or markup.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 from rich.console import Console
@@ -139,6 +140,23 @@ def print_names(names: Iterable[str]) -> None:
     """Print one name per line, for other commands."""
     for name in names:
         _write(displayed(name, NAME_LIMIT) + "\n")
+
+
+def open_closed_streams() -> None:
+    """Give a process that was started with closed streams (``>&-``) ones that lead nowhere."""
+    if sys.stdout is None:
+        sys.stdout = _nowhere()
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
+
+
+def discard_stdout() -> None:
+    """Forget what standard output holds and could not write: the end of the process would fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _console(width: int | None) -> Console:

@@ -204,6 +204,40 @@ def test_an_unknown_input_is_refused_with_the_known_ones(target: StoredTarget) -
     assert "z is not an input; there are: x" in done.stderr
 
 
+def test_an_input_that_is_given_twice_is_refused(target: StoredTarget) -> None:
+    done = fourways("predict", "come-back", "2", "--input", "x=1", "--input", "x=2")
+    assert done.exit_code == 2
+    assert "x is given twice" in done.stderr
+
+
+def test_an_input_has_the_type_of_the_contract(
+    target: StoredTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A postal code needs no quotes for the shell within quotes for JSON."""
+    monkeypatch.setitem(CONTRACT, "inputs", [{"name": "x", "type": "string"}])
+    sent = []
+
+    def gateway(namespace: str, path: str, body: Any = None, headers: Any = None) -> Json:
+        sent.append(body["inputs"][1]["data"])
+        return {"outputs": [], "model_version": "1"}
+
+    monkeypatch.setattr(target, "gateway", gateway)
+    for text in ("12345", '"12345"', "true", "plain", "[1]", "null"):
+        assert fourways("predict", "come-back", "2", "--input", f"x={text}").exit_code == 0
+    assert sent == [["12345"], ["12345"], ["true"], ["plain"], ["[1]"], ["null"]]
+
+
+@pytest.mark.parametrize("key", ["1_000", "+2", "\u0968", " 2", "2.0", "9" * 30])
+def test_a_whole_number_as_key_is_what_every_reader_takes_for_one(
+    target: StoredTarget, key: str
+) -> None:
+    target.key_type = "INT64"
+    assert fourways("predict", "price", "2").exit_code == 0
+    done = fourways("predict", "price", key)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "is not a whole number" in done.stderr
+
+
 @pytest.mark.parametrize(
     "command", ["predict", "list-runs", "start-run", "rollback", "rejects", "status"]
 )

@@ -267,6 +267,8 @@ def test_an_old_name_does_the_same_and_says_the_new_one(
     assert done.exit_code == 0, done.output
     assert f"is now `fourways {new[0]}`" in done.stderr
     assert done.stdout == fourways(*new).stdout
+    if old[0] == "runs":
+        assert fourways(*old, "-o", "json").stderr == ""
     assert "start-run" in fourways("--help").stdout
     assert not re.search(r"^\W*runs? ", fourways("--help").stdout, re.MULTILINE)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import re
+import shlex
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -189,3 +192,15 @@ def test_a_wrong_argument_steers_no_terminal(arguments: tuple[str, ...]) -> None
     assert done.exit_code == 2
     assert done.exception is None or isinstance(done.exception, SystemExit)
     assert not {"\x07", "\x1b"} & set(done.output)
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "says"),
+    [("> /dev/full", 1, "cannot be written: No space left on device\n"), (">&-", 0, "")],
+)
+def test_output_that_goes_nowhere_is_no_crash(where: str, code: int, says: str) -> None:
+    program = shlex.join([sys.executable, "-m", "fourways_cli", "--version"])
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{program} {where}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, says)
