@@ -247,6 +247,21 @@ def clock_change_notes(schedule: str, time_zone: str, now: datetime) -> list[str
     return notes
 
 
+def step_notes(schedule: str) -> list[str]:
+    """Say which steps are longer than their field: ``*/90`` is not every 90 minutes, but hourly."""
+    notes = []
+    units = (("minute", "hour", 60), ("hour", "day", 24))
+    fields = _DESCRIPTORS.get(schedule, schedule).split()
+    for text, (unit, longer, size) in zip(fields, units, strict=False):
+        for item in text.split(","):
+            first, _, step = item.partition("/")
+            if first in ("*", "?") and int(step or 1) >= size:
+                notes.append(
+                    f"{item} is not every {int(step)} {unit}s: it is {unit} 0 of every {longer}"
+                )
+    return notes
+
+
 _MINUTE = timedelta(minutes=1)
 
 
@@ -281,7 +296,12 @@ def zone_is_known(zone: str) -> bool:
     return not zones or zone in zones
 
 
+_OF_THE_MACHINE = {"localtime", "Factory", "posixrules"}
+"""Files beside the zones: names of whatever zone a machine has. A CronJob's would be that of the
+control plane."""
+
+
 @cache
 def _zones() -> frozenset[str]:
     """Return the zones of this machine; cached, since listing them walks the file system."""
-    return frozenset(available_timezones())
+    return frozenset(available_timezones() - _OF_THE_MACHINE)

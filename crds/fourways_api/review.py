@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from .cron import clock_change_notes
+from .cron import clock_change_notes, step_notes
 from .deployment import ModelDeployment
 from .documents import Document
 from .problems import InvalidSpec, Problem, check, parse
@@ -38,7 +38,8 @@ class Verdict:
     deployment: ModelDeployment | None
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
-    """Valid but possibly surprising: runs that a clock change skips or repeats."""
+    """Valid but possibly surprising: runs that a clock change skips or repeats, a step longer than
+    its field."""
 
 
 def review(document: Document, now: datetime | None = None) -> Verdict:
@@ -59,7 +60,7 @@ def _notes(deployment: ModelDeployment, now: datetime) -> tuple[str, ...]:
     batch = deployment.spec.batch
     if batch is None or deployment.spec.choice().mode != "batch":
         return ()
-    notes = clock_change_notes(batch.schedule, batch.time_zone, now)
+    notes = step_notes(batch.schedule) + clock_change_notes(batch.schedule, batch.time_zone, now)
     return tuple(f"spec.batch.schedule: {note}" for note in notes)
 
 
