@@ -128,15 +128,20 @@ def read_deployments(
 
 
 def read_manifest(
-    path: Path, document: Document, namespace: str | None = None, *, for_cluster: bool = False
+    path: Path,
+    document: Document,
+    namespace: str | None = None,
+    *,
+    for_cluster: bool = False,
+    with_profile: bool = True,
 ) -> Manifest:
-    """Validate one ModelDeployment of a file."""
+    """Validate one ModelDeployment of a file, and its training profile unless told not to."""
     data = copy.deepcopy(document.data)
     problems = [*_set_namespace(data, namespace)]
     relative = _resolve_paths(data, _folder(path))
     verdict = review(replace(document, data=data))
     problems += verdict.problems
-    problems += _profile_faults(verdict.deployment)
+    problems += _profile_faults(verdict.deployment) if with_profile else []
     if for_cluster:
         problems += [_no_path_here(name, written) for name, written in relative.items()]
     findings = tuple(findings_of(path, document, problems))

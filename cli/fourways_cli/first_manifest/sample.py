@@ -30,7 +30,7 @@ Kind = Literal["bool", "int64", "float64", "string", "list", "other"]
 
 _WHOLE = r"^-?(0|[1-9][0-9]{0,17})$"
 # 007 is a text: a number has no zeros before it.
-_NUMBER = r"^[+-]?((0|[1-9][0-9]*)\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^(?i:nan)$"
+_NUMBER = r"^[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$|^(?i:nan)$"
 _TRUTH = r"^(?i:true|false)$"
 
 
