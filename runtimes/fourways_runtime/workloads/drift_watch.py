@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
@@ -17,12 +15,10 @@ from fourways_runtime.scoring.live_profile import LiveProfile
 from fourways_runtime.scoring.profile import RecordProfiler
 
 from .drift_metrics import drift_metrics
+from .repeating import repeat
 
 COUNT_SECONDS = 0.5
 """Time between two counts."""
-
-
-_log = logging.getLogger("fourways.drift")
 
 
 class DriftGauges(Collector):
@@ -53,14 +49,10 @@ def watch_drift(
         max_drift=monitoring.max_drift,
     )
     DriftGauges(live, registry)
-    threading.Thread(target=_count, args=(live,), name="drift", daemon=True).start()
+
+    def count() -> float:
+        live.count()
+        return COUNT_SECONDS
+
+    repeat("drift", count, COUNT_SECONDS)
     return live
-
-
-def _count(live: LiveProfile) -> None:
-    pause = threading.Event()
-    while not pause.wait(COUNT_SECONDS):
-        try:
-            live.count()
-        except Exception:  # noqa: BLE001  (logged; predictions do not depend on it)
-            _log.exception("the records of one interval are not compared")

@@ -9,7 +9,6 @@ never takes part in scoring, and the pause after it is a multiple of what it too
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import perf_counter, thread_time
@@ -27,6 +26,7 @@ from fourways_runtime.io.store.database import Database
 from fourways_runtime.io.store.owners import claim
 from fourways_runtime.scoring.late_truth import is_text, labelled
 
+from .repeating import repeat
 from .truth import MIN_LABELS, metrics_of, moment, read_labels
 
 MAX_PREDICTIONS = 10_000_000
@@ -92,7 +92,7 @@ class QualityWatch:
 
     def start(self) -> None:
         """Compare at intervals, as long as the process lives."""
-        threading.Thread(target=self._run, name="quality", daemon=True).start()
+        repeat("quality", self._look, min(seconds(self._quality.interval), _FIRST_SECONDS))
 
     def look(self) -> None:
         """Compare once, unless another worker does. Errors are told by the status."""
@@ -110,16 +110,12 @@ class QualityWatch:
             self._database.close()
             self._database = None
 
-    def _run(self) -> None:
-        interval = seconds(self._quality.interval)
-        pause = min(interval, _FIRST_SECONDS)
-        ended = threading.Event()
-        while not ended.wait(pause):
-            started, worked = perf_counter(), thread_time()
-            self.look()
-            busy, took = thread_time() - worked, perf_counter() - started
-            of_processor, of_all = self._pauses
-            pause = max(interval, of_processor * busy, of_all * took)
+    def _look(self) -> float:
+        started, worked = perf_counter(), thread_time()
+        self.look()
+        busy, took = thread_time() - worked, perf_counter() - started
+        of_processor, of_all = self._pauses
+        return max(seconds(self._quality.interval), of_processor * busy, of_all * took)
 
     def _leads(self) -> bool:
         if self._database is not None:

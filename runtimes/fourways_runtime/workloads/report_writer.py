@@ -7,7 +7,6 @@ and counts as no fault of its work.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,8 @@ from fourways_runtime.errors import WorkloadError
 from fourways_runtime.io.store.database import Database
 from fourways_runtime.io.store.owners import claim
 from fourways_runtime.io.store.reports import write_report
+
+from .repeating import repeat
 
 REPORT_SECONDS = 5.0
 
@@ -41,7 +42,7 @@ class ReportWriter:
 
     def start(self) -> None:
         """Report as long as the process lives."""
-        threading.Thread(target=self._run, name="reports", daemon=True).start()
+        repeat("reports", self._tried, REPORT_SECONDS)
 
     def tell(self) -> None:
         """Write one report. Raises WorkloadError."""
@@ -57,14 +58,13 @@ class ReportWriter:
             self._database.close()
             self._database = None
 
-    def _run(self) -> None:
-        ended = threading.Event()
-        while not ended.wait(REPORT_SECONDS):
-            try:
-                self.tell()
-            except WorkloadError as error:
-                _log.info("not reported to the store: %s", error)
-                self.close()
-            except Exception:  # noqa: BLE001  (logged; nothing else depends on it)
-                _log.exception("not reported to the store")
-                self.close()
+    def _tried(self) -> float:
+        try:
+            self.tell()
+        except WorkloadError as error:
+            _log.info("not reported to the store: %s", error)
+            self.close()
+        except Exception:  # noqa: BLE001  (logged; nothing else depends on it)
+            _log.exception("not reported to the store")
+            self.close()
+        return REPORT_SECONDS
