@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fourways_api.image_input import ImageInput
+from fourways_api.installing import install_command
 from fourways_runtime.errors import ConfigError
 
 from .columns import Array
@@ -38,9 +39,7 @@ class ImageReader:
         try:
             from PIL import Image, ImageOps, UnidentifiedImageError
         except ImportError:
-            raise ConfigError(
-                "Pillow is not in this image; install the extra fourways[images]"
-            ) from None
+            raise ConfigError(f"Pillow is not installed: {install_command('images')}") from None
         self._wanted = wanted
         self._image, self._ops = Image, ImageOps
         self._unknown = UnidentifiedImageError

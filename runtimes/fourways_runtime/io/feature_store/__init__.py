@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 
 from fourways_api import EntityKey, FetchPolicy, InputField, Paths
+from fourways_api.installing import install_command
 from fourways_api.modes import FeatureLookup
 from fourways_api.values import seconds
 from fourways_runtime.errors import ConfigError
@@ -113,7 +114,7 @@ def _redis(wanted: Wanted, secret: MountedSecret, policy: FetchPolicy) -> Featur
     try:
         from .redis import RedisSource
     except ImportError:
-        raise ConfigError("features in Redis need the extra redis: fourways[redis]") from None
+        raise ConfigError(f"features in Redis need a package: {install_command('redis')}") from None
     authority = secret.folder / AUTHORITY_KEY
     return RedisSource(wanted, uri, authority if authority.exists() else None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from fourways_api.installing import install_command
 from fourways_runtime.errors import ConfigError
 
 from .library_errors import library_error
@@ -15,9 +16,7 @@ def load_module(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ConfigError(
-            f"{name} is not in this image; install the extra fourways[{extra}]"
-        ) from None
+        raise ConfigError(f"{name} is not installed: {install_command(extra)}") from None
     except OSError as error:
         # A system library that it needs, such as LightGBM's OpenMP, is missing.
         raise ConfigError(f"{name} cannot be imported: {library_error(error)}") from None

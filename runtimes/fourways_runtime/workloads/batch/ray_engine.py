@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from fourways_api import RuntimeConfig
 from fourways_api.base import SKIP_RULES
+from fourways_api.installing import install_command
 from fourways_runtime.errors import (
     ConfigError,
     ModelHangs,
@@ -301,8 +302,8 @@ def _cluster(cpus: int) -> Iterator[None]:
         import ray
     except ImportError:
         raise ConfigError(
-            "engine Ray needs the package ray, which is not installed here: use an image with "
-            "fourways[ray], or set batch.engine to Jobs"
+            f"engine Ray needs a package that is not installed here: {install_command('ray')}, or "
+            "set batch.engine to Jobs"
         ) from None
     here: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
