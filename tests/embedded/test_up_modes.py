@@ -250,8 +250,13 @@ def test_workers_that_die_come_back(up: Up, tmp_path: Path) -> None:
     assert set(before) == {"serve", "stream", "gateway"}
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
+
+    def replaced() -> bool:
+        now = workers(up)
+        return now.keys() == before.keys() and not set(before.values()) & set(now.values())
+
     until(
-        lambda: not set(before.values()) & set(workers(up).values()) and ready(up),
+        lambda: replaced() and ready(up),
         "new workers answer",
         seconds=60,
         interval=0.1,

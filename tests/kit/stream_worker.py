@@ -38,13 +38,19 @@ from tests.kit.waiting import until
 
 
 class Failing:
-    """A store whose commits fail a number of times, and notes when it was asked where it stands."""
+    """A store whose commits fail a number of times, and notes when it was asked where it stands.
 
-    def __init__(self, writer: StreamWriter, error: StoreUnavailable, times: int) -> None:
+    ``committed``: whether the commits succeed, and only their confirmation is lost.
+    """
+
+    def __init__(
+        self, writer: StreamWriter, error: StoreUnavailable, times: int, *, committed: bool = False
+    ) -> None:
         self._writer = writer
         self._error = error
         self.left = times
         self.asked = 0
+        self._committed = committed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._writer, name)
@@ -54,10 +60,19 @@ class Failing:
         return self._writer.positions(partitions)
 
     def send(self, *what: Any, attempts: int) -> None:
+        if not self._committed:
+            self._fail()
+        self._writer.send(*what, attempts=attempts)
+
+    def receive(self) -> None:
+        self._writer.receive()
+        if self._committed:
+            self._fail()
+
+    def _fail(self) -> None:
         if self.left:
             self.left -= 1
             raise self._error
-        self._writer.send(*what, attempts=attempts)
 
 
 CONTRACT = Contract.model_validate(

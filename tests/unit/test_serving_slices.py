@@ -172,7 +172,7 @@ def test_another_thread_gets_its_turn(monkeypatch: pytest.MonkeyPatch, end: byte
     try:
         before = turns
         sliced_json.release(outcome(sliced_json.loads, text)[0])
-        assert turns - before >= 5
+        assert turns - before >= 2, "a parser in one piece would hold the lock throughout"
     finally:
         stop.set()
         watcher.join()

@@ -144,11 +144,13 @@ def test_a_broker_that_is_away_for_good_ends_the_worker_with_the_reason(rig: Rig
     assert source.closed
 
 
-def failing(rig: Rig, error: StoreUnavailable, times: int) -> list[Failing]:
+def failing(
+    rig: Rig, error: StoreUnavailable, times: int, *, committed: bool = False
+) -> list[Failing]:
     made: list[Failing] = []
 
     def wrap(writer: StreamWriter) -> StreamWriter:
-        made.append(Failing(writer, error, times))
+        made.append(Failing(writer, error, times, committed=committed))
         return made[-1]  # type: ignore[return-value]
 
     rig.wrap = wrap
@@ -159,6 +161,18 @@ def test_a_commit_that_fails_is_repeated_though_no_further_event_comes(rig: Rig)
     failing(rig, StoreUnavailable("the connection was lost"), 1)
     left = rig.work(Memory([1.0], []))
     assert left[0] == Position(1, 0)
+    assert rig.answers() == {"0-0": 2.0}
+    assert rig.failure is None
+
+
+def test_a_commit_whose_confirmation_is_lost_leaves_the_worker_ready_though_no_event_comes(
+    rig: Rig,
+) -> None:
+    stores = failing(rig, StoreUnavailable("the connection was lost"), 1, committed=True)
+    rig.start(Memory([1.0], []))
+    until(lambda: stores and stores[0].asked == 2, "it asks where the store stands, once more")
+    until(lambda: rig.worker.problem() == "", "the worker is ready", seconds=5)
+    rig.end()
     assert rig.answers() == {"0-0": 2.0}
     assert rig.failure is None
 

@@ -158,6 +158,17 @@ class StreamLedger:
         """Release attempts that killed no worker. Raises StoreUnavailable without retrying."""
         self._once(lambda: self._writer.release(held))
 
+    def confirm_writes(self) -> None:
+        """End an outage of writes: the positions say that a commit took effect after all.
+
+        The connection was lost between the commit and its confirmation. Until the next event comes,
+        there may be nothing to write that would end the outage.
+        """
+        with self._lock:
+            self._write_outage.ended()
+            if self._outage.since is None:
+                self._error = None
+
     def check_writes(self, error: StoreUnavailable) -> None:
         """Raise ``error`` if writing has failed for more than a minute."""
         self._write_outage.failed(error)

@@ -200,6 +200,8 @@ class StreamWorker:
         for partition, found in item.positions.items():
             state = PartitionState(found.next, written=found.next)
             before = known.get(partition)
+            if before is not None and found.next > before.written:
+                self._ledger.confirm_writes()
             own = 0 if before is None else before.survived(found.next, before.counted_before)
             if own:
                 state.begun, state.begun_at = own, found.next
