@@ -168,6 +168,10 @@ class Cluster:
         """Wait for Flux's kustomize-controller; return False if a given cluster has none."""
         return _installed("flux")
 
+    def install_cnpg(self) -> bool:
+        """Wait for CloudNativePG's operator; return False if a given cluster has none."""
+        return _installed("cnpg")
+
     def give_secret(
         self, namespace: str, name: str, files: dict[str, str], deployments: str = ""
     ) -> None:

@@ -84,7 +84,7 @@ def _cluster_suite(left_out: list[str], marked: str) -> list[str]:
             cluster.kubectl("delete", "namespace", DEMO, "--ignore-not-found", "--timeout=120s")
         _timed("cluster", started)
         # Compiled now: the test that installs it has no minutes to wait for that.
-        for extra in ("kserve", "keda", "flux") if marked == "long" else ("kserve",):
+        for extra in ("kserve", "keda", "flux", "cnpg") if marked == "long" else ("kserve",):
             _tool("build", "--with", extra)
         if not cluster.install_kuberay():
             left_out.append("batch on Ray on the cluster (it has no KubeRay)")

@@ -9,14 +9,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.cluster import debian, flux, gobuild, imagebuild, keda, kind, kserve, kuberay, local
+from tools.cluster import (
+    cnpg,
+    debian,
+    flux,
+    gobuild,
+    imagebuild,
+    keda,
+    kind,
+    kserve,
+    kuberay,
+    local,
+)
 from tools.cluster.config import Checkout, this_checkout
 from tools.cluster.detect import Kind, detect, given_kubeconfig
 from tools.cluster.errors import ClusterError
 from tools.cluster.shell import step
 
-_OWN = {"keda": gobuild.KEDA, "flux": gobuild.FLUX}
+_OWN = {"keda": gobuild.KEDA, "flux": gobuild.FLUX, "cnpg": gobuild.CNPG}
 """What --with builds from a module of its own."""
+
+_INSTALLERS = {"kserve": kserve, "kuberay": kuberay, "keda": keda, "flux": flux, "cnpg": cnpg}
+"""The commands that install an operator, with the module that does it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,21 +52,9 @@ def _run(parsed: argparse.Namespace, checkout: Checkout) -> int:
     if command == "build":
         _build(detect(checkout), tuple(parsed.extras))
         return 0
-    if command == "kserve":
+    if command in _INSTALLERS:
         which = detect(checkout)
-        kserve.install(checkout, which, _kubeconfig(checkout, which))
-        return 0
-    if command == "kuberay":
-        which = detect(checkout)
-        kuberay.install(checkout, which, _kubeconfig(checkout, which))
-        return 0
-    if command == "keda":
-        which = detect(checkout)
-        keda.install(checkout, which, _kubeconfig(checkout, which))
-        return 0
-    if command == "flux":
-        which = detect(checkout)
-        flux.install(checkout, which, _kubeconfig(checkout, which))
+        _INSTALLERS[command].install(checkout, which, _kubeconfig(checkout, which))
         return 0
     if command == "can":
         print(detect(checkout))
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("kuberay", help="install KubeRay's operator")
     commands.add_parser("keda", help="install KEDA; the first build takes a quarter of an hour")
     commands.add_parser("flux", help="install Flux's kustomize-controller")
+    commands.add_parser("cnpg", help="install CloudNativePG's operator")
     commands.add_parser("down", help="remove the cluster and everything except the cache")
     commands.add_parser("status", help="show the kind, whether it runs, and the kubeconfig's path")
     commands.add_parser("can", help="exit with 0 if a cluster is possible, else with 3 and why")

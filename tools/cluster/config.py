@@ -30,6 +30,8 @@ FLUX_API_SUMS = (
 )
 FLUX_SOURCE_SUM = "h1:nG534/bI6nVpyHra7ONAk6xDB3xPsVT+EOLHZHXPrrc="
 """Of the source-controller's module of the same version."""
+CNPG_VERSION = "1.29.0"
+CNPG_SUM = "h1:49Dm8+y4va7RODspJjeaK8uMWP3OGAD0gMsxhjm16Mo="
 
 POD_CIDR = "10.244.0.0/16"
 SERVICE_CIDR = "10.96.0.0/16"

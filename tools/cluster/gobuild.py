@@ -1,7 +1,7 @@
 """The Go programs of the local cluster, built from the module in `go/` and cached by content.
 
-KEDA and Flux are built from their own modules instead, whose versions of Kubernetes' libraries
-differ.
+KEDA, Flux and CloudNativePG are built from their own modules instead, whose versions of Kubernetes'
+libraries differ.
 
 One module for all others, so that they share compiled packages: a cold build of the default set
 takes about seven minutes on two cores, a warm one nothing. The cache key is what the build reads
@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools.cluster.config import (
+    CNPG_SUM,
+    CNPG_VERSION,
     FLUX_API_SUMS,
     FLUX_SUM,
     FLUX_VERSION,
@@ -96,6 +98,14 @@ FLUX = OwnModule(
     {"github.com/fluxcd/kustomize-controller/api": FLUX_API_SUMS},
 )
 """Built only when asked for."""
+
+CNPG = OwnModule(
+    "github.com/cloudnative-pg/cloudnative-pg",
+    CNPG_VERSION,
+    CNPG_SUM,
+    {"manager": "./cmd/manager"},
+)
+"""Built only when asked for: CloudNativePG's operator, which is also what runs its instances."""
 
 
 @dataclass(frozen=True)
