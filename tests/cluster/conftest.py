@@ -36,7 +36,9 @@ def cluster(kubeconfig: Path) -> Cluster:
     """The cluster with the CRD in place; no images."""
     cluster = Cluster(kubeconfig)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    cluster.kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+    # Not --for=condition=…: that fails while the object has no conditions yet.
+    established = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
+    cluster.kubectl("wait", established, "-f", str(CRD), "--timeout=30s")
     return cluster
 
 
