@@ -67,7 +67,7 @@ def primary(cluster: Cluster) -> str:
 def run(cluster: Cluster) -> None:
     """Run the deployment now and wait for its predictions."""
     subprocess.run(
-        [sys.executable, "-m", "fourways_cli", "run", NAME, "-n", NAMESPACE, "--cluster"],
+        [sys.executable, "-m", "fourways_cli", "start-run", NAME, "-n", NAMESPACE, "--cluster"],
         env=cluster.environment(),
         check=True,
     )

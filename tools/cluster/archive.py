@@ -9,7 +9,7 @@ import io
 import json
 import platform
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def write(target: Path, reference: str, layer: Path, settings: Mapping[str, Any]
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     config = json.dumps(
         {
-            "architecture": _architecture(),
+            "architecture": architecture(),
             "os": "linux",
             "config": dict(settings),
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
@@ -46,17 +46,21 @@ def write(target: Path, reference: str, layer: Path, settings: Mapping[str, Any]
             archive.addfile(entry, io.BytesIO(content_bytes))
 
 
-def layer_of(target: Path, binary: Path) -> None:
-    """Write a layer that holds `binary` at the top, executable."""
+def layer_of(target: Path, binary: Path, links: Sequence[str] = ()) -> None:
+    """Write a layer that holds `binary` at the top, executable, and `links` to it."""
     with tarfile.open(target, "w") as layer:
         entry = tarfile.TarInfo(binary.name)
         entry.mode = 0o755
         entry.size = binary.stat().st_size
         with binary.open("rb") as content:
             layer.addfile(entry, content)
+        for name in links:
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, f"/{binary.name}"
+            layer.addfile(link)
 
 
-def _architecture() -> str:
+def architecture() -> str:
     """The machine's architecture as the image format names it, with Go's names."""
     machine = platform.machine()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)

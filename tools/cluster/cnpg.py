@@ -6,7 +6,7 @@ instances run the image that a Cluster names; INSTANCE_IMAGE is one for our own 
 
 from pathlib import Path
 
-from tools.cluster import gobuild, node, operators
+from tools.cluster import archive, gobuild, node, operators
 from tools.cluster.config import CNPG_VERSION, Checkout
 from tools.cluster.detect import Kind
 from tools.cluster.errors import ClusterError
@@ -37,7 +37,10 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
         return
     with step(f"CloudNativePG {CNPG_VERSION}"):
         if which is Kind.LOCAL:
-            node.load_binary(checkout, _IMAGE, gobuild.build_own(gobuild.CNPG).path("manager"))
+            # It looks for the programs of all architectures that its instances may have.
+            links = [f"operator/manager_{archive.architecture()}"]
+            manager = gobuild.build_own(gobuild.CNPG).path("manager")
+            node.load_binary(checkout, _IMAGE, manager, links)
             node.tag(checkout, "localhost/fourways-postgres:dev", INSTANCE_IMAGE)
         released = gobuild.source_of(gobuild.CNPG) / "releases" / f"cnpg-{CNPG_VERSION}.yaml"
         objects = operators.documents(released.read_text("utf-8"))

@@ -1,5 +1,6 @@
 """Images on the local cluster's node: listing and importing them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.cluster import archive
@@ -22,10 +23,12 @@ def tag(checkout: Checkout, reference: str, name: str) -> None:
     run([*_ctr(checkout), "images", "tag", "--force", reference, name])
 
 
-def load_binary(checkout: Checkout, reference: str, binary: Path) -> None:
-    """Create an image that contains only `binary`, and import it."""
+def load_binary(
+    checkout: Checkout, reference: str, binary: Path, links: Sequence[str] = ()
+) -> None:
+    """Create an image that contains only `binary`, and `links` to it, and import it."""
     layer, image = checkout.state / f"{binary.name}.layer", checkout.state / f"{binary.name}.tar"
-    archive.layer_of(layer, binary)
+    archive.layer_of(layer, binary, links)
     archive.write(image, reference, layer, {"Entrypoint": [f"/{binary.name}"], "WorkingDir": "/"})
     load(checkout, image)
     layer.unlink()
