@@ -21,8 +21,12 @@ Headers = tuple[tuple[str, bytes], ...]
 QUESTION_DIGITS = 32
 """Number of hexadecimal digits of a request's digest; a header of another length is none."""
 
-OUTAGE_SECONDS = 60.0
-"""Seconds that a running worker waits for a broker or a store that is unavailable."""
+OUTAGE_SECONDS = 90.0
+"""Seconds that a running worker waits for a broker or a store that is unavailable.
+
+More than the minute that a restart or failover of a database takes: an exit costs more than a wait,
+because Kubernetes restarts a container later each time.
+"""
 
 ABSENT_SECONDS = 10.0
 """Seconds that a running worker waits for a topic or stream that is gone: it may be recreated."""

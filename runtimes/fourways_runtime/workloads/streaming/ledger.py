@@ -87,7 +87,7 @@ class StreamLedger:
         """Check from another thread whether the store has been unavailable for too long.
 
         Raises:
-            StoreUnavailable: A call has hung, or an outage has lasted, for more than a minute.
+            StoreUnavailable: A call or an outage has lasted for more than OUTAGE_SECONDS.
 
         """
         now, called, error = self._now(), self._called, self._error
@@ -170,7 +170,7 @@ class StreamLedger:
                 self._error = None
 
     def check_writes(self, error: StoreUnavailable) -> None:
-        """Raise ``error`` if writing has failed for more than a minute."""
+        """Raise ``error`` if writing has failed for more than OUTAGE_SECONDS."""
         self._write_outage.failed(error)
 
     def close(self) -> None:
