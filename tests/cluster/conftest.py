@@ -14,6 +14,7 @@ import pytest
 
 from tests.kit.cluster.modes_rig import NAMESPACE, Plant, plant
 from tests.kit.cluster.told import LINES
+from tests.kit.waiting import until
 from tools import brokers
 from tools.demo.questions import EXAMPLES
 from tools.installation import ROOT, Cluster, build_images
@@ -36,9 +37,9 @@ def cluster(kubeconfig: Path) -> Cluster:
     """The cluster with the CRD in place; no images."""
     cluster = Cluster(kubeconfig)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    # Not --for=condition=…: that fails while the object has no conditions yet.
-    established = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
-    cluster.kubectl("wait", established, "-f", str(CRD), "--timeout=30s")
+    wait = ("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+    # While the object has no conditions yet, kubectl fails at once.
+    until(lambda: cluster.kubectl(*wait), "the CRD is established", ignoring=RuntimeError)
     return cluster
 
 
