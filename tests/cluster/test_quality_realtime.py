@@ -18,7 +18,7 @@ from tools.demo.questions import SHOP_SECRET, tensor
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(400)]
 
 NAME = "came-back"
-KEYS = [f"shopper-{at}" for at in range(20)]
+KEYS = [f"shopper-{at}" for at in range(40)]
 QUALITY = {
     "truth": {
         "query": {
