@@ -227,14 +227,7 @@ def tell(store: Store, settings: DeviceSettings, clock: Callable[[], float] = ti
         if not whole and now.sent == before.sent:
             return False
         report = encode(whole, now.profile, now.device, now.sequence)
-        remote = Remote(
-            settings.gateway,
-            settings.deployment,
-            settings.target,
-            settings.credentials,
-            settings.ca_file,
-        )
-        window = remote.report_records(report)
+        window = Remote.of(settings).report_records(report)
         kept.change(lambda then: then.arrived(clock(), window) if _same(then, now) else then)
     except AgentError as error:
         # An offline device is no fault, and a deployment may have ceased to compare records.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from fourways_runtime import folder_writer
@@ -27,6 +27,9 @@ from fourways_runtime.bundle_layout import Descriptor, blob_name, digest_of
 
 from . import files
 from .errors import AgentConfigError, BundleRefused, GatewayUnreachable
+
+if TYPE_CHECKING:
+    from .state import DeviceSettings
 
 CHUNK = 1 << 18
 STALL_SECONDS = 20.0
@@ -105,6 +108,17 @@ class Remote:
         self._base = f"{gateway.rstrip('/')}/bundles/{deployment}/{target}"
         self._opener = opener(ca_file)
         self._credentials = credentials
+
+    @classmethod
+    def of(cls, settings: DeviceSettings) -> Self:
+        """Return the folder that a device's settings name. Raises AgentConfigError."""
+        return cls(
+            settings.gateway,
+            settings.deployment,
+            settings.target,
+            settings.credentials,
+            settings.ca_file,
+        )
 
     def document(self, name: str, most: int) -> bytes:
         """Return a small file. Raises BundleRefused if it is too long, GatewayUnreachable."""

@@ -73,13 +73,7 @@ def update(store: Store, settings: DeviceSettings) -> UpdateResult:
         keys, pem = settings.read_keys()
         settings = replace(settings, key_pem=pem)
         store.remember(settings)
-        remote = Remote(
-            settings.gateway,
-            settings.deployment,
-            settings.target,
-            settings.credentials,
-            settings.ca_file,
-        )
+        remote = Remote.of(settings)
         state = _remembered(store, keys)
         try:
             published = layout.read_index(

@@ -11,7 +11,7 @@ from tools.cluster.config import CNPG_VERSION, Checkout
 from tools.cluster.detect import Kind
 from tools.cluster.errors import ClusterError
 from tools.cluster.operators import Json
-from tools.cluster.shell import step, succeeds, wait_for
+from tools.cluster.shell import step, succeeds
 
 NAMESPACE = "cnpg-system"
 INSTANCE_IMAGE = "localhost/fourways-postgres:15"
@@ -31,9 +31,7 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
         if not succeeds([*kubectl, "get", _KIND, "-A"]):
             raise ClusterError(f"this cluster has no CloudNativePG: install {CNPG_VERSION}")
         return
-    rollout = [*kubectl, "-n", NAMESPACE, "rollout", "status", f"deployment/{_NAME}"]
-    ready = [*rollout, "--timeout=5s"]
-    if succeeds(ready):
+    if operators.rolled_out(kubectl, NAMESPACE, _NAME):
         return
     with step(f"CloudNativePG {CNPG_VERSION}"):
         if which is Kind.LOCAL:
@@ -50,12 +48,7 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
             if obj["kind"] == "Deployment":
                 _fit(obj["spec"]["template"]["spec"], which is Kind.LOCAL)
         operators.apply(kubectl, [obj for obj in objects if obj not in kinds])
-        wait_for(
-            "CloudNativePG",
-            lambda: succeeds(ready),
-            seconds=_PATIENCE,
-            hint=f"the pods of {NAMESPACE}",
-        )
+        operators.await_operator(kubectl, "CloudNativePG", NAMESPACE, _NAME, _PATIENCE)
 
 
 def _fit(pod: Json, local: bool) -> None:

@@ -11,7 +11,7 @@ from tools.cluster.config import FLUX_SOURCE_SUM, FLUX_VERSION, Checkout
 from tools.cluster.detect import Kind
 from tools.cluster.errors import ClusterError
 from tools.cluster.operators import Json
-from tools.cluster.shell import run, step, succeeds, wait_for
+from tools.cluster.shell import run, step, succeeds
 
 NAMESPACE = "flux-system"
 _NAME = "kustomize-controller"
@@ -28,9 +28,7 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
         if not succeeds([*kubectl, "get", "kustomizations.kustomize.toolkit.fluxcd.io", "-A"]):
             raise ClusterError("this cluster has no Flux: install 2.7 or newer")
         return
-    rollout = [*kubectl, "-n", NAMESPACE, "rollout", "status", f"deployment/{_NAME}"]
-    ready = [*rollout, "--timeout=5s"]
-    if succeeds(ready):
+    if operators.rolled_out(kubectl, NAMESPACE, _NAME):
         return
     with step(f"Flux's {_NAME} {FLUX_VERSION}"):
         if which is Kind.LOCAL:
@@ -42,9 +40,7 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
         kinds = [kind for folder in folders for kind in _kinds(folder)]
         operators.apply_kinds(kubectl, "Flux", NAMESPACE, kinds)
         operators.apply(kubectl, _objects(str(binaries.kubectl), which is Kind.LOCAL))
-        wait_for(
-            "Flux", lambda: succeeds(ready), seconds=_PATIENCE, hint=f"the pods of {NAMESPACE}"
-        )
+        operators.await_operator(kubectl, "Flux", NAMESPACE, _NAME, _PATIENCE)
 
 
 def _kinds(module: Path) -> list[Json]:

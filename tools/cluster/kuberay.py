@@ -12,7 +12,7 @@ from tools.cluster.detect import Kind
 from tools.cluster.errors import ClusterError
 from tools.cluster.gobuild import Binaries, build
 from tools.cluster.operators import PATIENCE, Json
-from tools.cluster.shell import run, step, succeeds, wait_for
+from tools.cluster.shell import run, step, succeeds
 
 NAMESPACE = "kuberay"
 _MODULE = f"github.com/ray-project/kuberay/ray-operator@v{KUBERAY_VERSION}"
@@ -28,8 +28,7 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
         return
     binaries = build(("kuberay",) if which is Kind.LOCAL else ())
     kubectl = [str(binaries.kubectl), "--kubeconfig", str(kubeconfig)]
-    rollout = [*kubectl, "-n", NAMESPACE, "rollout", "status", f"deployment/{_DEPLOYMENT}"]
-    if succeeds([*rollout, "--timeout=1s"]):
+    if operators.rolled_out(kubectl, NAMESPACE, _DEPLOYMENT):
         return
     with step(f"KubeRay {KUBERAY_VERSION}"):
         image = None
@@ -37,12 +36,7 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
             image = _IMAGE
             node.load_binary(checkout, image, binaries.path("kuberay"))
         _apply(kubectl, binaries, image)
-        wait_for(
-            "KubeRay",
-            lambda: succeeds([*rollout, "--timeout=5s"]),
-            seconds=PATIENCE,
-            hint=f"pods of {NAMESPACE}",
-        )
+        operators.await_operator(kubectl, "KubeRay", NAMESPACE, _DEPLOYMENT, PATIENCE)
 
 
 def _apply(kubectl: list[str], binaries: Binaries, image: str | None) -> None:

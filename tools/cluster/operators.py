@@ -47,6 +47,24 @@ def apply_kinds(kubectl: list[str], what: str, namespace: str, kinds: list[Json]
     wait_for(f"{what}'s kinds", lambda: succeeds(established), seconds=PATIENCE)
 
 
+def rolled_out(kubectl: list[str], namespace: str, name: str) -> bool:
+    """Return whether a Deployment's pods are all of its present version, and ready."""
+    status = ["rollout", "status", f"deployment/{name}", "--timeout=5s"]
+    return succeeds([*kubectl, "-n", namespace, *status])
+
+
+def await_operator(
+    kubectl: list[str], what: str, namespace: str, name: str, seconds: float
+) -> None:
+    """Wait until an operator's Deployment is rolled out. Raises ClusterError."""
+    wait_for(
+        what,
+        lambda: rolled_out(kubectl, namespace, name),
+        seconds=seconds,
+        hint=f"the pods of {namespace}",
+    )
+
+
 def run_ours(pod: Json, image: str, program: str) -> None:
     """Make a pod's first container run the image of a program that was built here."""
     pod["containers"][0] |= {"image": image, "imagePullPolicy": "Never", "command": [program]}

@@ -23,7 +23,7 @@ from fourways_api.values import seconds
 from fourways_runtime.errors import WorkloadError
 from fourways_runtime.io.store import past
 from fourways_runtime.io.store.database import Database
-from fourways_runtime.io.store.owners import claim
+from fourways_runtime.io.store.owners import open_claimed
 from fourways_runtime.scoring.late_truth import is_text, labelled
 
 from .repeating import repeat
@@ -120,10 +120,9 @@ class QualityWatch:
     def _leads(self) -> bool:
         if self._database is not None:
             return True
-        config, database = self._config, self._open()
+        database, self._key = open_claimed(self._open, self._config)
         try:
-            self._key = claim(database, config.namespace, config.name, config.uid)
-            if database.hold("\0".join(("quality", config.namespace, self._key))):
+            if database.hold("\0".join(("quality", self._config.namespace, self._key))):
                 self._database = database
         finally:
             if self._database is None:

@@ -13,7 +13,7 @@ from typing import Any
 from fourways_api import RuntimeConfig
 from fourways_runtime.errors import WorkloadError
 from fourways_runtime.io.store.database import Database
-from fourways_runtime.io.store.owners import claim
+from fourways_runtime.io.store.owners import open_claimed
 from fourways_runtime.io.store.reports import write_report
 
 from .repeating import repeat
@@ -46,11 +46,10 @@ class ReportWriter:
 
     def tell(self) -> None:
         """Write one report. Raises WorkloadError."""
-        config, database = self._config, self._database
-        if database is None:
-            database = self._database = self._open()
-            self._key = claim(database, config.namespace, config.name, config.uid)
-        write_report(database, config.namespace, self._key, self._worker, self._report())
+        if self._database is None:
+            self._database, self._key = open_claimed(self._open, self._config)
+        namespace = self._config.namespace
+        write_report(self._database, namespace, self._key, self._worker, self._report())
 
     def close(self) -> None:
         """Close the connection."""

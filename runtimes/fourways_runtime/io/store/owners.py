@@ -106,6 +106,21 @@ def claim(database: Database, namespace: str, deployment: str, uid: str) -> str:
     return key
 
 
+def open_claimed(
+    open_database: Callable[[], Database], config: RuntimeConfig
+) -> tuple[Database, str]:
+    """Open the store for one deployment; return it with the key to write under.
+
+    Raises ConfigError and StoreUnavailable as :func:`claim` does; the store is closed then.
+    """
+    database = open_database()
+    try:
+        return database, claim(database, config.namespace, config.name, config.uid)
+    except BaseException:
+        database.close()
+        raise
+
+
 def claimed(open_database: Callable[[], Database], owners: Owners) -> bool:
     """Claim the uids of a namespace's deployments, as a reader that is about to serve them.
 

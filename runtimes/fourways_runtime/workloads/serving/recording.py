@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter
 from fourways_api.runtime_config import ServerConfig
 from fourways_http import Response
 from fourways_runtime.errors import WorkloadError
-from fourways_runtime.io.store.owners import claim
+from fourways_runtime.io.store.owners import open_claimed
 from fourways_runtime.io.store.past import (
     Compared,
     PastChunk,
@@ -213,13 +213,7 @@ class AnswerRecorder:
 
     def _connected(self) -> Database:
         if self._database is None:
-            config, database = self._config, self._open()
-            try:
-                self._key = claim(database, config.namespace, config.name, config.uid)
-            except BaseException:
-                database.close()
-                raise
-            self._database = database
+            self._database, self._key = open_claimed(self._open, self._config)
         return self._database
 
     def _disconnect(self) -> None:
