@@ -44,7 +44,7 @@ def commands(program: str, registry: str, tag: str, targets: list[str]) -> list[
 
 def helm_install(registry: str, tag: str, targets: list[str]) -> str:
     """Return the command that installs with these images."""
-    values = [f"{t}.image.repository={registry}/fourways-{t}" for t in targets]
+    values = [f"imageRegistry={registry}"]
     if tag != version():
         values += [f"{t}.image.tag={tag}" for t in targets]
     chosen = " ".join(f"--set {value}" for value in values)

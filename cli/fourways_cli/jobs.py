@@ -14,6 +14,7 @@ from fourways_api import PurgeConfig
 from fourways_api.runtime_config import RUN_VARIABLE
 from fourways_operator.facts import OperatorSettings
 from fourways_operator.plan import purge
+from fourways_operator.plan.everywhere import dressed
 from fourways_operator.plan.parts import QUEUE_LABEL, ROLLBACK_LABEL
 
 Json = dict[str, Any]
@@ -54,8 +55,8 @@ def purge_job(
 ) -> Json:
     """Return the Job that lists or removes what the store holds of a name.
 
-    Image and store Secret are those of ``gateway``, the pod template of the namespace's gateway,
-    unless given. Raises NoImage.
+    Image, pull Secrets and store Secret are those of ``gateway``, the pod template of the
+    namespace's gateway, unless given. Raises NoImage.
     """
     pod = gateway["spec"] if gateway else {"containers": [{}], "volumes": []}
     image = image or pod["containers"][0].get("image")
@@ -63,8 +64,12 @@ def purge_job(
         raise NoImage("the namespace has no gateway to take the image from: give --image")
     secrets = [v["secret"]["secretName"] for v in pod["volumes"] if v["name"] == "store"]
     settings = OperatorSettings(runtime_image=image)
-    settings = replace(settings, store_secret=secret or next(iter(secrets), settings.store_secret))
-    job = purge.job(config, image, settings)
+    settings = replace(
+        settings,
+        store_secret=secret or next(iter(secrets), settings.store_secret),
+        image_pull_secrets=tuple(each["name"] for each in pod.get("imagePullSecrets") or []),
+    )
+    (job,) = dressed([purge.job(config, image, settings)], settings)
     del job["metadata"]["name"]
     job["metadata"]["generateName"] = f"{config.name}-purge-"
     return job

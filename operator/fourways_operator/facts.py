@@ -57,6 +57,13 @@ class OperatorSettings:
     """Secret with the address that gateways read the store by; None: the workers'."""
 
     image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    """Secrets with credentials of the images' registry, in each namespace, for every pod."""
+
+    authorities: tuple[str, str] | None = None
+    """ConfigMap in each namespace, and its key, with the certificates of all authorities that
+    workloads trust; None: those of the image."""
+
     gateway_replicas: int = 1
     allowed_hosts: tuple[str, ...] = ("*",)
     """Hosts that workloads may connect to; ``*``: all. None: nothing by name."""

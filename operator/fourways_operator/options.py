@@ -29,6 +29,8 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         store_secret=options.store_secret,
         gateway_store_secret=options.gateway_store_secret or None,
         image_pull_policy=options.image_pull_policy,
+        image_pull_secrets=options.image_pull_secrets,
+        authorities=options.authorities,
         gateway_replicas=options.gateway_replicas,
         allowed_hosts=options.allowed_hosts,
         allowed_schemes=tuple(s for s in options.allowed_schemes if s != "file"),
@@ -92,6 +94,13 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("store-port", "5432", int, "port of the prediction store")
     flag("egress-ports", "", _words, "additional ports that workloads may connect to")
     flag("image-pull-policy", "IfNotPresent", str, "pull policy of the workloads' image")
+    flag("image-pull-secrets", "", _words, "Secrets of the images' registry, in each namespace")
+    flag(
+        "authorities",
+        "",
+        _key_of_object,
+        "ConfigMap/KEY, in each namespace, of trusted authorities",
+    )
     flag("gateway-replicas", "1", int, "replicas of each namespace's gateway")
     flag("allowed-hosts", "*", _words, "hosts workloads may connect to; * for all")
     flag("allowed-schemes", schemes, _words, "URI schemes workloads may fetch from, never file")
@@ -134,6 +143,15 @@ def _cluster(text: str) -> str:
     if text and not re.fullmatch(SUBDOMAIN, text):
         raise argparse.ArgumentTypeError("must be a name: a-z, 0-9, hyphens and dots")
     return text
+
+
+def _key_of_object(text: str) -> tuple[str, str] | None:
+    name, _, key = text.partition("/")
+    if not name:
+        return None
+    if not key:
+        raise argparse.ArgumentTypeError("must be NAME/KEY")
+    return name, key
 
 
 def _words(text: str) -> tuple[str, ...]:

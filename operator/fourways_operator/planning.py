@@ -17,6 +17,7 @@ from .facts import Json, Kind, OperatorSettings
 from .installation import admitted_spec
 from .modes import MODES, mode_of
 from .plan import gateway, purge
+from .plan.everywhere import dressed
 from .plan.gateway import GatewayShare
 from .plan.parts import check_names
 from .plan.routes import NOTHING_YET, Observed
@@ -39,7 +40,7 @@ def plan(
     """
     objects = mode_of(deployment).plan(deployment, settings, pinned_digest)
     job = purge.plan(deployment, settings)
-    return (*objects, job) if job else objects
+    return dressed((*objects, job) if job else objects, settings)
 
 
 def plan_runs(
@@ -49,7 +50,8 @@ def plan_runs(
     jobs: Sequence[Json],
 ) -> tuple[Json, ...]:
     """Return the objects that the runs of ``jobs``, all in progress, need besides the Jobs."""
-    return mode_of(deployment).plan_runs(deployment, settings, pinned_digest, jobs)
+    objects = mode_of(deployment).plan_runs(deployment, settings, pinned_digest, jobs)
+    return dressed(objects, settings)
 
 
 def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
@@ -73,7 +75,8 @@ def plan_gateway(
     by_name = sorted(owners, key=lambda owner: str(owner["metadata"]["name"]))
     shares = [_isolated(o, settings, observed, before.get(o["metadata"]["name"])) for o in by_name]
     known = {*before, *observed.before_owners}
-    return gateway.plan(namespace, owners, settings, [s for s in shares if s], known)
+    objects = gateway.plan(namespace, owners, settings, [s for s in shares if s], known)
+    return dressed(objects, settings)
 
 
 def _require_plan(found: ParsedSpec, settings: OperatorSettings) -> None:

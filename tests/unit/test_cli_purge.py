@@ -112,6 +112,9 @@ def test_the_job_has_the_gateway_s_image_and_store() -> None:
     assert pod["volumes"][0]["secret"]["secretName"] == SETTINGS.store_secret
     assert PurgeConfig.model_validate_json(config_text(job)) == CONFIG
     assert job["metadata"]["generateName"] == "churn-purge-"
+    gateway["spec"]["imagePullSecrets"] = [{"name": "registry"}]
+    job = jobs.purge_job(CONFIG, gateway, None, None)
+    assert job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
 def test_a_namespace_without_gateway_needs_the_image() -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from fourways_operator.facts import OperatorSettings
+from fourways_operator.options import options_of, settings_of
+from fourways_operator.plan.everywhere import pods_of
 from tools.install_yaml import (
     CHART,
     IMAGES,
@@ -76,11 +79,43 @@ def test_the_chart_s_test_is_a_pod_that_restricted_namespaces_admit(helm: str) -
     compile(container["args"][0], "test", "exec")
 
 
+def settings_in(objects: list[dict[str, Any]]) -> OperatorSettings:
+    """Return what the operator of these objects is told by its environment."""
+    (operator,) = (each for each in objects if each["kind"] == "Deployment")
+    variables = operator["spec"]["template"]["spec"]["containers"][0]["env"]
+    with pytest.MonkeyPatch.context() as patched:
+        for each in variables:
+            patched.setenv(each["name"], each.get("value") or "")
+        return settings_of(options_of([]))
+
+
 @pytest.mark.thorough
-def test_pull_secrets_reach_the_operator(helm: str) -> None:
-    found = rendered(helm, "--set", "imagePullSecrets[0].name=registry")
-    (operator,) = (each for each in found if each["kind"] == "Deployment")
-    assert operator["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+def test_pull_secrets_reach_the_operator_and_every_other_pod(helm: str) -> None:
+    trials = ("--set", "trialPostgresql.enabled=true", "--set", "trialNats.enabled=true")
+    found = rendered(helm, "--set", "imagePullSecrets[0].name=registry", *trials)
+    pods = [pod for each in found for pod in pods_of(each)]
+    assert len(pods) >= 3
+    assert all(pod["imagePullSecrets"] == [{"name": "registry"}] for pod in pods)
+    assert settings_in(found).image_pull_secrets == ("registry",)
+    assert settings_in(rendered(helm)).image_pull_secrets == ()
+
+
+@pytest.mark.thorough
+def test_one_value_names_the_registry_of_all_images_of_ours(helm: str) -> None:
+    found = rendered(helm, "--set", "imageRegistry=registry.example.com/team")
+    tags = [image.rpartition("registry.example.com/team/fourways-") for image in images_of(found)]
+    assert [each[0] for each in tags] == ["", "", ""]
+    assert [each[2].partition(":")[0] for each in tags] == ["operator", "ray", "runtime"]
+    own = ("--set", "runtime.image.repository=elsewhere.example.com/mine")
+    found = rendered(helm, "--set", "imageRegistry=registry.example.com/team", *own)
+    assert settings_in(found).runtime_image.startswith("elsewhere.example.com/mine:")
+
+
+@pytest.mark.thorough
+def test_authorities_reach_the_operator(helm: str) -> None:
+    found = rendered(helm, "--set", "authorities.configMapName=company")
+    assert settings_in(found).authorities == ("company", "ca.crt")
+    assert settings_in(rendered(helm)).authorities is None
 
 
 @pytest.mark.thorough

@@ -76,7 +76,7 @@ def test_the_printed_command_sets_values_that_the_chart_has() -> None:
         place = values
         for key in pair.partition("=")[0].split("."):
             place = place[key]
-    assert len([word for word in words if "=" in word]) == 6
+    assert len([word for word in words if "=" in word]) == 4
 
 
 def test_the_targets_are_stages_of_the_dockerfile() -> None:

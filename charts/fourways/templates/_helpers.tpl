@@ -19,6 +19,16 @@ app.kubernetes.io/component: operator
 {{- end }}
 {{- end }}
 
+{{- /*
+An image of ours: in the registry of the values, if its repository names none.
+*/ -}}
+{{- define "fourways.ownImage" -}}
+{{- if and .root.Values.imageRegistry (not (contains "/" .image.repository)) -}}
+{{ .root.Values.imageRegistry }}/
+{{- end -}}
+{{- include "fourways.image" . -}}
+{{- end }}
+
 {{- define "fourways.namespaces" -}}
 {{ .Values.watch.namespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
