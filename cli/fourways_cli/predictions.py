@@ -32,7 +32,7 @@ NOT_STORED = "the published run has none"
 
 
 class InputNotAllowed(ValueError):
-    """Inputs were given for a deployment that takes none."""
+    """A key or an input that no deployment of this mode and contract can take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class PredictionsByKey:
 
     answers: list[Json]
     missing: dict[str, str] = field(default_factory=dict)
+    breaks_contract: bool = False
+    """The gateway refused every key because the inputs break the contract."""
 
 
 def predictions(
@@ -58,9 +60,10 @@ def predictions(
     a new event.
 
     Raises:
-        TargetError: there is no such deployment, nothing is published, a key does not have the
-            contract's type, or the deployment runs on devices.
-        InputNotAllowed: the deployment is batch, whose predictions are stored already.
+        TargetError: there is no such deployment, nothing is published, or the deployment runs on
+            devices.
+        InputNotAllowed: a key does not have the contract's type, the contract has no such input, or
+            the deployment is batch, whose predictions are stored already.
 
     """
     document = named(target.deployments(namespace), namespace, name)
@@ -70,16 +73,19 @@ def predictions(
 
 
 def _each(keys: list[str], query: Callable[[str], Json]) -> PredictionsByKey:
-    found = PredictionsByKey([])
+    answers: list[Json] = []
+    missing: dict[str, str] = {}
+    codes = set()
     for key in keys:
         try:
-            found.answers.append(query(key))
+            answers.append(query(key))
         except TargetError as error:
             # A refusal concerns only this key; an unavailable server concerns all keys.
             if error.code is None or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise
-            found.missing[key] = str(error)
-    return found
+            missing[key] = str(error)
+            codes.add(error.code)
+    return PredictionsByKey(answers, missing, not answers and codes == {HTTPStatus.BAD_REQUEST})
 
 
 def _on_devices(query: _KeyQuery, keys: list[str]) -> PredictionsByKey:
@@ -220,7 +226,7 @@ def _typed(key: str, name: str, whole: bool) -> str | int:
     if not whole:
         return key
     if _WHOLE.fullmatch(key) is None:
-        raise TargetError(f"{key!r} is not a whole number, which the key {name} is")
+        raise InputNotAllowed(f"{key!r} is not a whole number, which the key {name} is")
     return int(key)
 
 

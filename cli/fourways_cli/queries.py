@@ -24,7 +24,7 @@ from .target_command import (
     tell_where,
     wait_option,
 )
-from .targets import GATEWAY_WAIT_SECONDS, named
+from .targets import GATEWAY_WAIT_SECONDS, Json, named
 from .terminal import print_json, print_names, print_table, print_yaml, say
 
 
@@ -42,7 +42,8 @@ def get(
 ) -> None:
     """Show deployments, whether they are ready, and what is in the way.
 
-    Tables say on standard error where the deployments are: on a cluster, or on this machine.
+    Tables say on standard error where the deployments are: on a cluster, or on this machine. json
+    and yaml are as of `kubectl get`: the object for a NAME, otherwise a List.
     """
     if all_namespaces and name is not None:
         raise invalid("a deployment is named within one namespace: use -n instead of -A")
@@ -52,9 +53,9 @@ def get(
         documents = [or_exit(lambda: named(documents, scope.namespace, name))]
     match output:
         case ListOutput.JSON:
-            print_json(documents)
+            print_json(_object(documents, name))
         case ListOutput.YAML:
-            print_yaml(*documents)
+            print_yaml(_object(documents, name))
         case ListOutput.NAME:
             print_names(f"modeldeployment.fourways.dev/{d['metadata']['name']}" for d in documents)
         case _ if not documents:
@@ -64,6 +65,12 @@ def get(
             wide = output is ListOutput.WIDE
             tell_where(scope, wanted)
             print_table(deployments_table(documents, wide=wide, namespaces=all_namespaces))
+
+
+def _object(documents: list[Json], name: str | None) -> Json:
+    if name is not None:
+        return documents[0]
+    return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": documents}
 
 
 def _check_inputs(texts: list[str] | None) -> list[str] | None:
@@ -103,7 +110,8 @@ def predict(
 
     Batch deployments answer from their published run. Real-time deployments score --input now;
     inputs that their database has may be left out. Streaming deployments publish --input as an
-    event where no answer is stored. Keys without a prediction are named, and the exit code is 1.
+    event where no answer is stored. Keys without a prediction are named, and the exit code is 1;
+    it is 2 if a key or an input breaks the contract.
     """
     inputs = {name: value for name, _, value in (text.partition("=") for text in given or [])}
     try:
@@ -116,14 +124,19 @@ def predict(
         case TableOutput.JSON:
             print_json(found.answers)
         case TableOutput.YAML:
-            print_yaml(*found.answers)
+            print_yaml(found.answers)
         case _ if found.answers:
             print_table(prediction_table(found.answers))
     if found.missing:
-        raise failed(
-            f"no prediction of {name} for {len(found.missing)} of {len(keys)} keys: "
-            + "; ".join(_by_reason(found.missing))
-        )
+        end = invalid if found.breaks_contract else failed
+        raise end(f"no prediction of {name} for {_without(found.missing, len(keys))}")
+
+
+def _without(missing: Mapping[str, str], keys: int) -> str:
+    if keys == 1:
+        ((key, reason),) = missing.items()
+        return f"{key!r}: {reason}"
+    return f"{len(missing)} of {keys} keys: " + "; ".join(_by_reason(missing))
 
 
 def _by_reason(missing: Mapping[str, str]) -> list[str]:

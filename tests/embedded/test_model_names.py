@@ -5,6 +5,7 @@ Trained here with LightGBM, XGBoost and scikit-learn; the answers are compared w
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ def contract(names: list[str], kind: str, tensor: str | None = None) -> Contract
     inputs = [{"name": name, "type": "float64"} | feed for name in names]
     document = {"entityKey": {"name": "id"}, "inputs": inputs, "outputs": [output]}
     return Contract.model_validate(document)
+
+
+def test_a_matrix_without_names_costs_no_warning_of_scikit_learn(tmp_path: Path) -> None:
+    _skops(tmp_path / "m")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = load(tmp_path / "m", "skops")
+        assert len(model.predict({"X": TABLE.to_numpy()})["prediction"]) == len(TABLE)
 
 
 def columns(names: list[str]) -> dict[str, Any]:

@@ -79,10 +79,10 @@ def test_commands_answer_from_the_running_host(up: Up) -> None:
     assert predicted[0]["outputs"]["churn_probability"] == pytest.approx(
         answer["outputs"][0]["data"][0]
     )
-    (status,) = orjson.loads(up.fourways("status", "-o", "json"))
+    (status,) = orjson.loads(up.fourways("status", "-o", "json"))["items"]
     first = status["status"]["lastPublished"]["name"]
     assert "Succeeded" in up.fourways("start-run", "churn")
-    (status,) = orjson.loads(up.fourways("status", "-o", "json"))
+    (status,) = orjson.loads(up.fourways("status", "-o", "json"))["items"]
     assert status["status"]["lastPublished"]["name"] != first
 
 

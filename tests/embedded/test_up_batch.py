@@ -115,7 +115,7 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
     )
     os.kill(worker, signal.SIGKILL)
     assert _failed(up) == "WorkerFailed"
-    (status,) = orjson.loads(up.fourways("status", "-o", "json"))
+    (status,) = orjson.loads(up.fourways("status", "-o", "json"))["items"]
     failed = status["status"]["lastRun"]["name"]
     before = _recorded(up, "published")
     assert 0 < len(before) < FILES

@@ -120,7 +120,7 @@ def test_answers_for_programs_hold_the_keys_found(target: StoredTarget) -> None:
     assert done.exit_code == 1
     (answer,) = json.loads(done.stdout)
     assert (answer["key"], answer["run"]) == ("2", "r-1")
-    assert yaml.safe_load(fourways("predict", "price", "2", "-o", "yaml").stdout) == answer
+    assert yaml.safe_load(fourways("predict", "price", "2", "-o", "yaml").stdout) == [answer]
 
 
 def test_whole_numbers_are_keys_too(target: StoredTarget) -> None:
@@ -128,7 +128,7 @@ def test_whole_numbers_are_keys_too(target: StoredTarget) -> None:
     done = fourways("predict", "price", "2", "1")
     assert "1 of 2 keys: '1'" in done.stderr
     done = fourways("predict", "price", "two")
-    assert (done.exit_code, "'two' is not a whole number" in done.stderr) == (1, True)
+    assert (done.exit_code, "'two' is not a whole number" in done.stderr) == (2, True)
 
 
 def test_no_key_found_prints_no_table(target: StoredTarget) -> None:
@@ -204,6 +204,20 @@ def test_an_unknown_input_is_refused_with_the_known_ones(target: StoredTarget) -
     assert "z is not an input; there are: x" in done.stderr
 
 
+@pytest.mark.parametrize("keys", [("1",), ("1", "2")])
+def test_an_input_that_breaks_the_contract_is_invalid(
+    target: StoredTarget, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
+) -> None:
+    def refusing(*args: Any) -> Json:
+        raise TargetError("x: 7 is above 5", 400)
+
+    monkeypatch.setattr(target, "gateway", refusing)
+    done = fourways("predict", "come-back", *keys, "--input", "x=7")
+    assert (done.exit_code, done.stdout) == (2, "")
+    which = "'1': x: 7 is above 5" if len(keys) == 1 else "2 of 2 keys: '1', '2' (x: 7 is above 5)"
+    assert done.stderr == f"no prediction of come-back for {which}\n"
+
+
 def test_an_input_that_is_given_twice_is_refused(target: StoredTarget) -> None:
     done = fourways("predict", "come-back", "2", "--input", "x=1", "--input", "x=2")
     assert done.exit_code == 2
@@ -234,7 +248,7 @@ def test_a_whole_number_as_key_is_what_every_reader_takes_for_one(
     target.key_type = "INT64"
     assert fourways("predict", "price", "2").exit_code == 0
     done = fourways("predict", "price", key)
-    assert (done.exit_code, done.stdout) == (1, "")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert "is not a whole number" in done.stderr
 
 
@@ -257,8 +271,12 @@ def test_an_unknown_deployment_is_refused_with_the_known_ones(
 
 def test_every_output_format_is_what_it_says(target: StoredTarget) -> None:
     documents = target.deployments("team")
-    assert json.loads(fourways("status", "-o", "json").stdout) == documents
-    assert list(yaml.safe_load_all(fourways("status", "-o", "yaml").stdout)) == documents
+    items = {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": documents}
+    assert json.loads(fourways("status", "-o", "json").stdout) == items
+    assert yaml.safe_load(fourways("status", "-o", "yaml").stdout) == items
+    price = next(d for d in documents if d["metadata"]["name"] == "price")
+    assert json.loads(fourways("status", "price", "-o", "json").stdout) == price
+    assert yaml.safe_load(fourways("status", "price", "-o", "yaml").stdout) == price
     names = fourways("status", "-o", "name").stdout.splitlines()
     assert names[0] == "modeldeployment.fourways.dev/price"
     assert "http://gateway/v2" in fourways("status", "-o", "wide").stdout
@@ -302,7 +320,8 @@ def test_n_goes_before_the_target_s_own_namespace(target: StoredTarget) -> None:
 def test_no_deployments_are_said_to_be_none(target: StoredTarget) -> None:
     done = fourways("status", "-n", "empty")
     assert (done.exit_code, done.stdout) == (0, "no ModelDeployments in namespace empty\n")
-    assert fourways("status", "-n", "empty", "-o", "json").stdout == "[]\n"
+    assert json.loads(fourways("status", "-n", "empty", "-o", "json").stdout)["items"] == []
+    assert yaml.safe_load(fourways("status", "-n", "empty", "-o", "yaml").stdout)["items"] == []
 
 
 # ---------------------------------------------------------------- options

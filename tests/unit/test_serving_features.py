@@ -92,7 +92,7 @@ async def test_what_is_not_covered_or_has_no_key_is_asked_for(world: World) -> N
     async with world.serve() as plane:
         assert refused(await plane.infer(KEYS)) == (
             400,
-            "rate: is missing: the contract has it as an input",
+            "rate: missing: the contract requires this input",
         )
         assert refused(await plane.infer(RATE)) == (
             400,

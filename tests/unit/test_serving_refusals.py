@@ -225,7 +225,7 @@ async def test_an_input_that_is_missing(plane: Serving) -> None:
     inputs = good()
     del inputs["spend"]
     answer = await plane.infer(*inputs.values())
-    check(answer, "spend", "is missing: the contract has it as an input")
+    check(answer, "spend", "missing: the contract requires this input")
 
 
 async def test_not_json_not_small_not_there(plane: Serving) -> None:

@@ -117,7 +117,7 @@ class FieldChecks:
 def _column(field: InputField, record: Mapping[str, Any]) -> Array:
     value = record.get(field.name)
     if value is None and field.name not in record and not field.nullable:
-        raise RecordRefused(field.name, "is missing: the contract has it as an input")
+        raise RecordRefused(field.name, "missing: the contract requires this input")
     value = _plain(value)
     if field.shape and value is None:
         if not field.nullable or field.is_free:

@@ -117,7 +117,7 @@ class TensorReading:
             elif name in reader.covered:
                 raise refuse(name, f"is missing: give it, or {key} to have it looked up")
             else:
-                raise refuse(name, "is missing: the contract has it as an input")
+                raise refuse(name, "missing: the contract requires this input")
 
     def _tensor(self, at: str, tensor: Any, first: bool) -> None:
         reader = self._reader

@@ -9,6 +9,7 @@ Forests, boosted trees and nearest-neighbour models must be converted to ONNX.
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -57,6 +58,9 @@ _ALLOCATING = frozenset({"void", "bytes_", "bytes"})
 
 def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel | FrameModel:
     """Load a skops file. ``max_bytes`` limits its unpacked size. Raises ModelNotLoadable."""
+    # The pipeline matches columns by name before it makes a matrix. scikit-learn would warn about
+    # a matrix without names at every call, which fills the log and takes as long as the prediction.
+    warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
     return model_of(load_estimator(path, max_bytes), threads)
 
 
