@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from fourways_api import installing
 from fourways_api.installing import install_command
+from fourways_runtime.extras import extra_of
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +64,42 @@ def test_no_message_writes_the_command_itself() -> None:
     files = (file for folder in folders for file in (root / folder).rglob("*.py"))
     written = [str(file) for file in files if "install fourways[" in file.read_text()]
     assert written == []
+
+
+BASE = {"orjson", "pydantic", "yaml"}
+"""Libraries that every installation has."""
+
+
+def test_each_library_of_the_runtime_has_an_extra_that_installs_it() -> None:
+    assert sorted(name for name in _imported() - BASE if extra_of(name) is None) == []
+
+
+@pytest.mark.parametrize(
+    ("library", "extra"),
+    [
+        ("confluent_kafka", "kafka"),
+        ("lightgbm", "lightgbm"),
+        ("model_signing", "edge"),
+        ("nats", "nats"),
+        ("onnx", "edge"),
+        ("PIL", "images"),
+        ("skops", "sklearn"),
+        ("httpx", "runtime"),
+        ("a_library_of_the_user", None),
+    ],
+)
+def test_a_library_belongs_to_the_extra_that_lists_it(library: str, extra: str | None) -> None:
+    assert extra_of(library) == extra
+
+
+def _imported() -> set[str]:
+    """Return the top-level packages of others that the runtime's modules import."""
+    runtime = Path(__file__).parents[2] / "runtimes" / "fourways_runtime"
+    modules: set[str] = set()
+    for file in runtime.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add((node.module or "").partition(".")[0])
+    return {name for name in modules - sys.stdlib_module_names if not name.startswith("fourways")}
