@@ -43,6 +43,25 @@ def _rate(metric: str, by: str, among: str = _BY) -> tuple[str, str]:
     return f"sum by ({by}) (rate({metric}{{{among}}}{_RATE}))", legend
 
 
+def _cpu(answers: str) -> tuple[str, str]:
+    """Return the seconds of processor time that a pod takes for 1,000 of what a counter counts."""
+    used = f"sum by (namespace, pod) (rate(process_cpu_seconds_total{{{_BY}}}{_RATE}))"
+    given = f"sum by (namespace, pod) (rate({answers}{{{_BY}}}{_RATE}))"
+    return f"1000 * {used} / ({given} > 0)", "{{pod}}"
+
+
+_CPU = "CPU-seconds per 1,000 answers"
+_VERSIONS = Panel(
+    "Model of each pod",
+    "none",
+    (
+        (
+            f'fourways_model_info{{{_BY}, deployment=~"$deployment"}}',
+            "{{deployment}} {{pod}} {{version}}",
+        ),
+    ),
+    "table",
+)
 _GATEWAY = f'{_BY}, deployment=~"$deployment"'
 _NAMED = f'{_BY}, name=~"$deployment"'
 _REQUESTS = "fourways_gateway_requests_total"
@@ -131,6 +150,13 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 (_rate("fourways_gateway_refused_requests_total", "cause"),),
             ),
             Panel("Rows scored", "rowsps", (_rate("fourways_inference_rows_total", "pod"),)),
+            Panel(
+                "Wait of a batch's first request",
+                "s",
+                _quantiles("fourways_queue_seconds", "pod", _BY),
+            ),
+            Panel(_CPU, "s", (_cpu("fourways_inference_rows_total"),)),
+            _VERSIONS,
             Panel("Model time of a batch", "s", _quantiles("fourways_model_seconds", "pod", _BY)),
             Panel(
                 "Turned away for lack of time",
@@ -235,6 +261,71 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 (_rate("fourways_stream_misses_total", "deployment", _GATEWAY),),
             ),
             Panel("Ready", "bool_on_off", ((f"fourways_stream_ready{{{_BY}}}", "{{pod}}"),)),
+            Panel(_CPU, "s", (_cpu("fourways_stream_events_total"),)),
+            _VERSIONS,
+        ),
+    ),
+    "edge": (
+        "Fourways: devices",
+        (
+            Panel(
+                "Devices that looked for a bundle within a day",
+                "none",
+                (
+                    (
+                        f"max by (deployment, target) (fourways_devices{{{_GATEWAY}}})",
+                        "{{deployment}} {{target}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Devices that began to fetch a release in an hour",
+                "none",
+                (
+                    (
+                        "sum by (deployment, target) "
+                        f"(increase(fourways_device_updates_total{{{_GATEWAY}}}[1h]))",
+                        "{{deployment}} {{target}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Requests of devices by status",
+                "reqps",
+                (_rate(_REQUESTS, "deployment, code", f'{_GATEWAY}, mode="edge"'),),
+            ),
+            Panel(
+                "Drift of devices",
+                "none",
+                (
+                    (
+                        "topk(10, max by (deployment, side, field) "
+                        f"(fourways_drift_psi{{{_GATEWAY}}}))",
+                        "{{deployment}} {{side}} {{field}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Records that devices told of",
+                "none",
+                (
+                    (
+                        f"max by (deployment) (fourways_drift_records{{{_GATEWAY}}})",
+                        "{{deployment}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Not ready",
+                "none",
+                (
+                    (
+                        f'fourways_deployment_ready{{{_NAMED}, mode="edge"}} == 0',
+                        "{{namespace}}/{{name}}",
+                    ),
+                ),
+                "table",
+            ),
         ),
     ),
 }

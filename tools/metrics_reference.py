@@ -19,9 +19,11 @@ PAGE = ROOT / "docs" / "reference" / "metrics.md"
 
 KINDS = {
     "Counter": "counter",
+    "CounterMetricFamily": "counter",
     "Gauge": "gauge",
     "GaugeMetricFamily": "gauge",
     "Histogram": "histogram",
+    "HistogramMetricFamily": "histogram",
     "PlainCounter": "counter",
     "PlainHistogram": "histogram",
 }

@@ -83,18 +83,32 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def new_registry() -> CollectorRegistry:
-    """Return a registry that already contains the metrics of the process."""
+def new_registry(config: RuntimeConfig | None = None) -> CollectorRegistry:
+    """Return a registry that already contains the metrics of the process.
+
+    With the configuration of a worker, they name the model that it serves.
+    """
     from prometheus_client import (
         GC_COLLECTOR,
         PLATFORM_COLLECTOR,
         PROCESS_COLLECTOR,
         CollectorRegistry,
+        Gauge,
     )
 
     registry = CollectorRegistry()
     for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
         registry.register(collector)
+    if config is not None:
+        info = Gauge(
+            "fourways_model_info",
+            "1, with the deployment of a worker and version, format and digest of its model.",
+            ("deployment", "version", "format", "digest"),
+            registry=registry,
+        )
+        model = config.model
+        digest = config.digest or model.digest or ""
+        info.labels(config.name, model.version, model.format, digest).set(1)
     return registry
 
 

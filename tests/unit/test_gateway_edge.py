@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from fourways_api import EntityKey, FeatureLookup, Route, SecretReference
 from fourways_http import Request
@@ -119,6 +120,32 @@ async def test_devices_are_listed_by_what_they_asked_for(plane: Running, tmp_pat
     assert (await plane.get("/deployments/churn/devices"))[0] == 404
 
 
+def test_devices_seen_lately_and_their_updates_are_counted() -> None:
+    registry, now = CollectorRegistry(), 0.0
+    seen = fleet.Fleet(registry, lambda: now)
+    where = {"deployment": "vad", "target": "door"}
+
+    def counted(name: str) -> float | None:
+        return registry.get_sample_value(name, where)
+
+    model = Descriptor(MANIFEST, f"sha256:{HEX}", 500)
+    signature = Descriptor(MANIFEST, f"sha256:{'b' * 64}", 500)
+    offered = encode(index(model, "5", {SIGSTORE: signature}))
+    assert counted("fourways_devices") is None
+    for caller in ("a", "b"):
+        request = Request(b"GET", b"/", [], b"")
+        request.params, request.caller = {**where, "digest": HEX}, caller
+        seen.looked(request, offered)
+        seen.fetched(request)
+        seen.fetched(request)  # the rest of the same release, after a lost connection
+    assert counted("fourways_devices") == 2.0
+    assert counted("fourways_device_updates_total") == 2.0
+    now = fleet.RECENT_SECONDS - 1
+    seen.looked(request, offered)
+    now += 2
+    assert counted("fourways_devices") == 1.0
+
+
 async def test_the_page_shows_the_devices_seen(tmp_path: Path) -> None:
     publish(tmp_path / "volumes")
     people = {"Accept": "text/html"}
@@ -132,7 +159,7 @@ async def test_the_page_shows_the_devices_seen(tmp_path: Path) -> None:
 
 def test_the_device_not_seen_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "MOST", 2)
-    seen = fleet.Fleet(lambda: 0.0)
+    seen = fleet.Fleet(CollectorRegistry(), lambda: 0.0)
     for caller in ("a", "b", "a", "c"):
         request = Request(b"GET", b"/", [], b"")
         request.params = {"deployment": "vad", "target": "door"}

@@ -112,6 +112,18 @@ def test_one_value_names_the_registry_of_all_images_of_ours(helm: str) -> None:
 
 
 @pytest.mark.thorough
+def test_monitors_ask_for_native_histograms_beside_the_classic_ones(helm: str) -> None:
+    on = ("--set", "monitoring.podMonitors.enabled=true")
+    native = ("--set", "monitoring.podMonitors.nativeHistograms=true")
+    for options, wanted in ((on, None), ((*on, *native), True)):
+        monitors = [o for o in rendered(helm, *options) if o["kind"] == "PodMonitor"]
+        assert len(monitors) == 2
+        for each in monitors:
+            assert each["spec"].get("convertClassicHistogramsToNHCB") is wanted
+            assert each["spec"].get("scrapeClassicHistograms") is wanted
+
+
+@pytest.mark.thorough
 def test_authorities_reach_the_operator(helm: str) -> None:
     found = rendered(helm, "--set", "authorities.configMapName=company")
     assert settings_in(found).authorities == ("company", "ca.crt")

@@ -6,12 +6,16 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+from fourways_runtime.process import new_registry
+from tests.kit.serving_plane import configure
 from tests.kit.yaml_files import load_yaml
 from tools.dashboards import DASHBOARDS, rendered
 from tools.installation import ROOT
+from tools.kit.models import LINEAR, linear
 from tools.metrics_reference import Metric, metrics
 
 ALERTS = ROOT / "charts" / "fourways" / "files" / "alerts.yaml"
@@ -54,6 +58,8 @@ def test_a_query_names_metrics_and_labels_that_exist(where: str, query: str) -> 
     found = named(query)
     assert found, "a query is about metrics of ours"
     labels = {label for metric in found for label in metric.labels} | OF_TARGETS
+    if any(metric.name.startswith("fourways_drift_") for metric in found):
+        labels.add("deployment")  # that of devices, of gateways
     asked = re.findall(r"by \(([a-z_, ]+)\)", query) + re.findall(r"[{,] ?([a-z_]+)=~?\"", query)
     names = {name.strip() for each in asked for name in each.split(",")}
     assert names <= labels, f"{where}: {names - labels}"
@@ -82,3 +88,26 @@ def test_a_dashboard_has_no_two_panels_at_one_place(name: str) -> None:
     places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in board["panels"]]
     assert len(set(places)) == len(places)
     assert board["uid"] == f"fourways-{name}"
+
+
+def test_what_the_page_on_monitoring_names_exists() -> None:
+    page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
+    # A comma begins the rest of a name: `fourways_drift_psi`, `_ks`.
+    asked = re.findall(r"`(fourways_[a-z_]+)(?:\{([a-z_]+)\})?`", page)
+    assert len(asked) > 20
+    for name, label in asked:
+        (metric,) = named(name)
+        assert not label or label in metric.labels, name
+
+
+def test_a_worker_tells_which_model_it_serves(tmp_path: Path) -> None:
+    config = configure(tmp_path, linear(), LINEAR)
+    (sample,) = (
+        sample
+        for metric in new_registry(config).collect()
+        for sample in metric.samples
+        if sample.name == "fourways_model_info"
+    )
+    assert (sample.value, sample.labels["deployment"]) == (1.0, config.name)
+    assert sample.labels["version"] == config.model.version
+    assert sample.labels["format"] == "onnx"

@@ -171,6 +171,14 @@ async def test_requests_that_wait_and_that_run_are_counted(make: Make) -> None:
     assert counted() == (0.0, 0.0)
 
 
+async def test_what_a_batch_waited_is_counted_from_the_arrival_of_its_first(make: Make) -> None:
+    registry = CollectorRegistry()
+    batcher = make(Model(), metrics=ServingMetrics(registry), timeout=20.0)
+    assert await status(batcher.ask(request(), since=time.monotonic() - 7.0)) == 200
+    assert registry.get_sample_value("fourways_queue_seconds_count") == 1.0
+    assert (registry.get_sample_value("fourways_queue_seconds_sum") or 0.0) >= 7.0
+
+
 async def test_a_batch_holds_what_fits_the_time_of_its_first(make: Make) -> None:
     model = Model()
     batcher = make(model, warm_up=[(1, 0.01)] * 50, timeout=1.0)

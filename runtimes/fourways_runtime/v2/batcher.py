@@ -103,7 +103,8 @@ class Batcher:
         """
         now = monotonic()
         within = self._timeout if timeout is None else min(timeout, self._timeout)
-        due = (now if since is None else since) + within
+        arrived = now if since is None else since
+        due = arrived + within
         rows = inference.rows
         if not rows:
             nothing = Promise()
@@ -112,7 +113,7 @@ class Batcher:
         if self._under_way:
             self._make_room(rows, due, now)
         promise = Promise()
-        self._queue.add(WaitingRequest(inference, promise, rows, due, within))
+        self._queue.add(WaitingRequest(inference, promise, rows, due, within, arrived))
         if not self._under_way:
             self._under_way = True
             self._loop.call_soon(self._turn)
@@ -138,11 +139,13 @@ class Batcher:
 
     def _turn(self) -> None:
         """Score the next batch; the batch after it is scheduled when this one is done."""
-        batch, rows = self._queue.next_batch(monotonic())
+        now = monotonic()
+        batch, rows = self._queue.next_batch(now)
         if not batch:
             self._under_way = False
             return
         self._metrics.batch(len(batch), rows)
+        self._metrics.queued(now - batch[0].since)
         if self._placement.on_the_loop(rows):
             started = perf_counter()
             outcomes = self._scorer.score([one.inference for one in batch])

@@ -53,6 +53,12 @@ class ServingMetrics:
             LATENCY_BUCKETS,
             registry,
         )
+        queued = PlainHistogram(
+            "fourways_queue_seconds",
+            "From the arrival of a batch's first request until the batch begins.",
+            LATENCY_BUCKETS,
+            registry,
+        )
         self.waiting = Gauge(
             "fourways_requests_waiting",
             "Requests whose batch has not begun.",
@@ -69,6 +75,7 @@ class ServingMetrics:
         self.rejected = rejected.inc
         self.timed_out = timed_out.inc
         self.scored = seconds.observe
+        self.queued = queued.observe
         self._requests, self._rows = requests.inc, rows.inc
         self._batch_requests, self._batch_rows = batch_requests.observe, batch_rows.observe
         ready = self._ready = Gauge(

@@ -34,9 +34,13 @@ WAITING_BATCHES = 16
 
 
 class WaitingRequest:
-    """A request in the queue. ``due`` is in seconds of ``monotonic()``, ``within`` its time-out."""
+    """A request in the queue.
 
-    __slots__ = ("due", "inference", "promise", "rows", "within")
+    ``due`` and ``since``, when it arrived, are in seconds of ``monotonic()``, ``within`` is its
+    time-out.
+    """
+
+    __slots__ = ("due", "inference", "promise", "rows", "since", "within")
 
     def __init__(
         self,
@@ -45,12 +49,14 @@ class WaitingRequest:
         rows: int,
         due: float,
         within: float,
+        since: float = 0.0,
     ) -> None:
         self.inference = inference
         self.promise = promise
         self.rows = rows
         self.due = due
         self.within = within
+        self.since = since
 
 
 class RequestQueue:

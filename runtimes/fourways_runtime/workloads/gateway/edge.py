@@ -27,7 +27,7 @@ class EdgeHandlers:
         self._routes = {r.deployment: r for r in config.routes if r.mode == "edge"}
         self._bundles = Bundles(config)
         self._extra_data = ExtraData(config, faults)
-        self._fleet = Fleet()
+        self._fleet = Fleet(registry)
         self._reports = DeviceReports(config, self._bundles, registry)
 
     def add_to(self, router: Router) -> None:

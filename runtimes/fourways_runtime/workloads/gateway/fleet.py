@@ -9,11 +9,16 @@ started.
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import time
 from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from fourways_http import Request, Response, json_response
 from fourways_runtime.bundle_layout import MalformedBundle, read_index
@@ -22,6 +27,9 @@ from .views import rfc3339_at
 
 MOST = 1000
 """Number of rows that are kept; the one that was not seen for longest goes first."""
+
+RECENT_SECONDS = 86_400.0
+"""A device that looked for a bundle within this time counts in the metrics."""
 
 
 @dataclass(slots=True)
@@ -40,10 +48,17 @@ class DeviceSight:
     """When it last told of its records; 0 if it has not since the gateway started."""
 
 
-class Fleet:
+class Fleet(Collector):
     """The devices of all edge deployments, as far as this gateway has seen them."""
 
-    def __init__(self, now: Callable[[], float] = time) -> None:
+    def __init__(self, registry: CollectorRegistry, now: Callable[[], float] = time) -> None:
+        self._updates = Counter(
+            "fourways_device_updates",
+            "Releases that devices began to fetch.",
+            ("deployment", "target"),
+            registry=registry,
+        )
+        registry.register(self)
         self._now = now
         self._since = now()
         self._seen: OrderedDict[tuple[str, str, str], DeviceSight] = OrderedDict()
@@ -64,7 +79,22 @@ class Fleet:
         """Note that a device asks for a blob: the manifest of the release that it was offered."""
         known = self._seen.get(_key(request))
         if known is not None and known.offered == request.params["digest"]:
+            if known.fetched != known.offered:
+                self._updates.labels(*_key(request)[:2]).inc()
             known.fetched, known.fetched_at = known.offered, self._now()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return how many devices looked for a bundle lately."""
+        found = GaugeMetricFamily(
+            "fourways_devices",
+            "Devices that looked for a bundle within a day, as this gateway saw: one for each key.",
+            labels=("deployment", "target"),
+        )
+        after = self._now() - RECENT_SECONDS
+        counted = Tally(key[:2] for key, seen in self._seen.items() if seen.looked_at > after)
+        for key, count in sorted(counted.items()):
+            found.add_metric(key, count)
+        yield found
 
     def reported(self, request: Request) -> None:
         """Note that a device told of its records."""

@@ -58,7 +58,7 @@ async def serve(config: ServerConfig) -> None:
     """
     if config.model.format == "onnx":
         prefer_narrow_loops()
-    registry = new_registry()
+    registry = new_registry(config)
     start_tracing("fourways-model-server")
     server, app = build(config, registry)
     beside = await _listen(config, server, app)

@@ -70,7 +70,7 @@ async def serve(config: StreamConfig) -> None:
         WorkloadError: The model, the topic or the configuration is not usable.
 
     """
-    registry = new_registry()
+    registry = new_registry(config)
     shell = Shell(config, registry)
     server = Server(shell.router(), Limits(), HttpMetrics(registry).observe)
     loop = asyncio.get_running_loop()
