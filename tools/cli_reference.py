@@ -11,7 +11,7 @@ from typing import Any, get_args
 from typer.main import get_command
 
 from fourways_api.crd import update_or_check
-from fourways_cli.main import EXIT_CODES, app
+from fourways_cli.commands import EXIT_CODES, program
 
 KINDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 """What the options that name nothing themselves take."""
@@ -32,7 +32,7 @@ def commands(group: Any, prefix: str = "fourways") -> Iterator[tuple[str, Any]]:
 
 def page() -> str:
     """Return the reference as Markdown."""
-    found = list(commands(get_command(app)))
+    found = list(commands(get_command(program())))
     lines = [
         "# The command line",
         "",

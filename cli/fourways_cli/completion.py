@@ -8,8 +8,7 @@ from typing import Any
 
 import typer
 
-from .embedded.control import HostNotRunning
-from .hosting import STATE
+from .embedded.control import STATE, HostNotRunning
 from .targets import ClusterChoice, TargetError, choose_target
 
 SECONDS = 3.0

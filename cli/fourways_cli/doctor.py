@@ -11,7 +11,7 @@ from fourways_api.installing import install_command
 
 from .diagnosis.findings import Diagnosis
 from .diagnosis.machine import look_at_machine
-from .hosting import STATE
+from .embedded.control import STATE
 from .output import FAILED
 from .target_command import (
     ContextOption,

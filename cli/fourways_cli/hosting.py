@@ -27,9 +27,6 @@ from .output import FAILED, INVALID
 from .tables import conditions_of, next_step
 from .terminal import warn
 
-STATE = Path(".fourways")
-"""Folder of the host's state, in the working directory."""
-
 _RUNTIME_PACKAGES = ("numpy", "onnxruntime", "pyarrow", "httptools")
 """Packages of the extra ``runtime``: without them no worker starts or can report why."""
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fourways_api import Document, InvalidSpec, Problem, read_documents
-
 from .terminal import print_json, print_yaml, warn
+
+if TYPE_CHECKING:
+    from fourways_api import Document, Problem
 
 FAILED = 1
 """Exit code of a command that failed."""
@@ -67,6 +68,9 @@ The API server takes objects of 1.5 MiB."""
 
 def read_file(path: Path) -> tuple[list[Document], list[Finding]]:
     """Return a file's documents (``-`` is standard input), or the reasons there are none."""
+    # Most commands that end with an exit code read no manifest.
+    from fourways_api import InvalidSpec, Problem, read_documents
+
     try:
         if str(path) == "-":
             raw = sys.stdin.buffer.read(MAX_MANIFEST_BYTES + 1)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
+from .embedded.control import STATE
 from .embedded.manifest_watch import edits
 from .embedded.ports import MAX_PORT
-from .hosting import STATE, check_runtime, run_host
+from .hosting import check_runtime, run_host
 from .init import ModelArgument, NameOption, SampleOption, drafted
 from .manifests import read_deployments
 from .output import FAILED

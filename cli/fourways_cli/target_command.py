@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVa
 
 import typer
 
-from .embedded.control import HostNotRunning
-from .hosting import STATE
+from .embedded.control import STATE, HostNotRunning
 from .output import FAILED, INVALID
-from .targets import ClusterChoice, ClusterTarget, Target, TargetError, choose_target
+from .targets import ClusterChoice, Target, TargetError, choose_target
 from .terminal import print_json, print_table, print_yaml, say, warn
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from .targets import ClusterTarget
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -106,6 +107,8 @@ class Scope:
 
     def cluster(self, verb: str) -> ClusterTarget:
         """Return the cluster; end the command if it acts on the host, which reads files."""
+        from .targets import ClusterTarget
+
         if isinstance(self.target, ClusterTarget):
             return self.target
         raise failed(

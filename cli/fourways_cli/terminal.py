@@ -20,7 +20,6 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from fourways_api import dump_yaml
 from fourways_api.display import DISPLAY_LIMIT, displayed, json_displayed
 
 PIPE_WIDTH = 16_384
@@ -133,6 +132,8 @@ def print_json(data: Any) -> None:
 
 def print_yaml(*documents: Any) -> None:
     """Print plain data as YAML documents."""
+    from fourways_api import dump_yaml
+
     _write(dump_yaml(*documents))
 
 

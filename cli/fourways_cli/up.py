@@ -10,8 +10,9 @@ import typer
 
 from fourways_api.runtime_config import ORIGIN_PATTERN
 
+from .embedded.control import STATE
 from .embedded.ports import MAX_PORT
-from .hosting import STATE, check_runtime, run_host
+from .hosting import check_runtime, run_host
 from .manifests import read_deployments
 from .output import INVALID
 from .terminal import warn

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from typing import Any
 
+from .own_version import own_version
 from .target_command import (
     ClusterOption,
     ContextOption,
@@ -16,18 +16,10 @@ from .target_command import (
     or_exit,
     print_result,
 )
-from .targets import ClusterChoice, ClusterTarget
+from .targets import ClusterChoice
 from .terminal import Heading, table
 
 OPERATORS = "app.kubernetes.io/name=fourways,app.kubernetes.io/component=operator"
-
-
-def own_version() -> str:
-    """Return the version of this program."""
-    try:
-        return importlib.metadata.version("fourways")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed as a package"
 
 
 def version(
@@ -40,6 +32,8 @@ def version(
     found: dict[str, Any] = {"fourways": own_version(), "python": platform.python_version()}
     choice = ClusterChoice(cluster, kubeconfig, context)
     if choice.explicit:
+        from .targets import ClusterTarget  # the client takes longer to import than all the rest
+
         pods = or_exit(lambda: ClusterTarget(choice).pods(OPERATORS))
         found["operators"] = [
             {"namespace": pod["metadata"]["namespace"], "image": each["image"]}

@@ -11,7 +11,8 @@ import yaml
 from typer.testing import Result
 
 from fourways_cli import target_command
-from fourways_cli.main import COMMANDS, app
+from fourways_cli.commands import COMMANDS
+from fourways_cli.main import app
 from fourways_cli.targets import Json, TargetError
 from tests.kit.cli import CliRunner
 

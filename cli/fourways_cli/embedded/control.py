@@ -15,6 +15,9 @@ import orjson
 
 Json = dict[str, Any]
 
+STATE = Path(".fourways")
+"""Folder of the host's state, in the working directory."""
+
 
 class HostNotRunning(RuntimeError):
     """No host answers for this state folder."""

@@ -5,7 +5,9 @@ Both have the same methods, so commands need not distinguish them.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..embedded.control import is_running
 from .base import (
@@ -18,9 +20,20 @@ from .base import (
     TargetError,
     named,
 )
-from .cluster import ClusterTarget
-from .embedded import EmbeddedTarget
 from .observed import Inspection, LogLine, LogQuery
+
+if TYPE_CHECKING:
+    from .cluster import ClusterTarget
+    from .embedded import EmbeddedTarget
+
+_LATER = {"ClusterTarget": ".cluster", "EmbeddedTarget": ".embedded"}
+"""What is imported when it is first used: not every command has a target."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name], __name__), name)
 
 
 def choose_target(state: Path, choice: ClusterChoice) -> Target:
@@ -31,7 +44,11 @@ def choose_target(state: Path, choice: ClusterChoice) -> Target:
 
     """
     if not choice.explicit and is_running(state):
+        from .embedded import EmbeddedTarget
+
         return EmbeddedTarget(state)
+    from .cluster import ClusterTarget
+
     return ClusterTarget(choice)
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from fourways_operator.runs import JOB_LABEL
-
 Json = dict[str, Any]
 
 MAX_SOURCES = 10
@@ -59,6 +57,8 @@ def newest(pods: Sequence[Json]) -> list[Json]:
 
 def job_of(pod: Mapping[str, Any]) -> str | None:
     """Return the name of a pod's Job, if it has one."""
+    from fourways_operator.runs import JOB_LABEL
+
     name: str | None = (pod["metadata"].get("labels") or {}).get(JOB_LABEL)
     return name
 
