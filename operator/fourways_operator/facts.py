@@ -135,7 +135,7 @@ class OperatorSettings:
     """Whether gateways also serve the protocol over gRPC."""
 
     tracing: tuple[tuple[str, str], ...] = ()
-    """Variables of OpenTelemetry for gateways and model servers, by name; empty: no traces."""
+    """Variables of OpenTelemetry for what answers requests and events; empty: no traces."""
 
     access_log: bool = False
     """Whether gateways and model servers log each request."""

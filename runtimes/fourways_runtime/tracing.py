@@ -1,7 +1,8 @@
 """Traces of requests, sent over OTLP if the standard variables of OpenTelemetry name a collector.
 
 A request's ``traceparent`` is continued: the server makes a span of its own and passes that on, to
-a model server in the request's headers, to a stream in the event's. A span has the route's pattern,
+a model server in the request's headers, to a stream in the event's, whose worker makes a span of
+its own. A span has the route's pattern,
 the status and the names of stages, and nothing else that the request was about: no path, no query,
 no key, no value. Without ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``…_TRACES_ENDPOINT``) nothing is
 loaded, and every function here returns at once.
@@ -11,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fourways_http import Promise, Request, Response
@@ -60,6 +62,19 @@ class Tracing:
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, context)
         return carrier
+
+    def event_span(self, headers: Iterable[tuple[str, bytes]]) -> Any | None:
+        """Return the span of an event that continues a trace; None if it continues none."""
+        from opentelemetry import trace
+
+        names = {name.decode() for name in _CONTEXT}
+        carrier = {name: value.decode("latin-1") for name, value in headers if name in names}
+        if not carrier:
+            return None
+        parent = self._propagator.extract(carrier)
+        if not trace.get_current_span(parent).get_span_context().is_valid:
+            return None
+        return self.tracer.start_span("process event", parent, trace.SpanKind.CONSUMER)
 
     def close(self) -> None:
         """Send what is left; takes at most some seconds."""
@@ -118,6 +133,39 @@ def event_headers() -> Mapping[str, bytes]:
     if _active is None:
         return {}
     return {name: value.encode() for name, value in _active.headers().items()}
+
+
+class EventSpans:
+    """What a stream worker does for events, from their scoring until their results are stored."""
+
+    def __init__(self, spans: Mapping[int, Any]) -> None:
+        self._spans = spans
+
+    def ending(self, dead: Collection[int]) -> Callable[[], None]:
+        """Return what ends the spans; those of ``dead``, by index, became dead letters."""
+        return partial(self._end, tuple(dead)) if self._spans else _nothing
+
+    def _end(self, dead: Collection[int]) -> None:
+        from opentelemetry.trace import Status, StatusCode
+
+        for at, span in self._spans.items():
+            if at in dead:
+                span.set_status(Status(StatusCode.ERROR))
+            span.end()
+
+
+_UNTRACED = EventSpans({})
+
+
+def _nothing() -> None: ...
+
+
+def begin_events(count: int, headers: Callable[[int], Iterable[tuple[str, bytes]]]) -> EventSpans:
+    """Begin a span for each of ``count`` events whose headers continue a trace."""
+    if _active is None:
+        return _UNTRACED
+    spans = {at: _active.event_span(headers(at)) for at in range(count)}
+    return EventSpans({at: span for at, span in spans.items() if span is not None})
 
 
 class _Traced:

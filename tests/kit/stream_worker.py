@@ -118,6 +118,9 @@ class Memory:
 
         self.key_of: dict[tuple[int, int], bytes] = {}
         self.question_of: dict[tuple[int, int], bytes] = {}
+        self.headers_of: dict[tuple[int, int], tuple[tuple[str, bytes], ...]] = {}
+        """Headers of events beside the one that each has."""
+
         self.once: Exception | None = None
         """What the next poll raises."""
 
@@ -154,7 +157,7 @@ class Memory:
         partitions, positions = zip(*places, strict=True)
         asked = {at: self.question_of.get(place, b"") for at, place in enumerate(places)}
         questions = {at: question for at, question in asked.items() if question}
-        headers = lambda at: (("n", b"%d" % at),)  # noqa: E731
+        headers = lambda at: (("n", b"%d" % at), *self.headers_of.get(places[at], ()))  # noqa: E731
         return Events(partitions, positions, keys, values, headers, asked=lambda: questions)
 
     def read_up_to(self) -> Mapping[int, int]:

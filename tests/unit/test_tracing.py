@@ -19,6 +19,7 @@ from fourways_runtime.tracing import event_headers, start_tracing, stop_tracing
 from tests.kit.gateway_plane import running
 from tests.kit.mode_facts import deployment
 from tests.kit.serving_plane import configure, serving, tensor
+from tests.kit.stream_worker import Memory, Rig
 from tools.kit.models import LINEAR, linear
 
 CANARY = "c4n4ry"
@@ -138,6 +139,26 @@ async def test_an_event_continues_the_trace(collector: Collector) -> None:
     ]
 
 
+def test_a_stream_worker_continues_the_trace_of_an_event_until_it_is_written(
+    tmp_path: Path, collector: Collector
+) -> None:
+    source = Memory([1, 2, 13, 4], [5])
+    source.headers_of[0, 1] = (("traceparent", f"00-{TRACE}-{PARENT}-01".encode()),)
+    source.headers_of[0, 2] = (("traceparent", f"00-{TRACE}-{PARENT[:-1]}8-01".encode()),)
+    source.headers_of[1, 0] = (("traceparent", b"no parent"),)
+    Rig(tmp_path).work(source, maxAttempts=1)  # 13 becomes a dead letter, scored one by one
+    collector.received()
+    found = {span.parent_span_id.hex(): span for span in collector.spans}
+    assert found.keys() == {PARENT, f"{PARENT[:-1]}8"}, "events without a trace have no span"
+    assert len(collector.spans) == 2, "an event that is scored again has one span"
+    for span in collector.spans:
+        assert (span.name, span.trace_id.hex()) == ("process event", TRACE)
+        assert span.end_time_unix_nano > span.start_time_unix_nano
+    codes = {parent: span.status.code for parent, span in found.items()}
+    assert codes == {PARENT: 0, f"{PARENT[:-1]}8": 2}, "a dead letter is an error"
+    assert b"thirteen" not in collector.raw
+
+
 async def test_without_a_collector_nothing_is_loaded_or_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,11 +171,12 @@ async def test_without_a_collector_nothing_is_loaded_or_changed(
     assert tracing.with_tracing(app, observe) == (app, observe)  # type: ignore[arg-type]
 
 
-def test_the_setting_reaches_gateways_and_model_servers_with_the_collectors_port() -> None:
+@pytest.mark.parametrize("mode", ["realtime", "streaming"])
+def test_the_setting_reaches_what_answers_with_the_collectors_port(mode: str) -> None:
     options = options_of(["--tracing-endpoint", "http://collector:4318", "--tracing-ratio", "0.1"])
     settings = settings_of(options)
     assert 4318 in settings.egress_ports
-    planned = json.dumps(planning.plan(parse(deployment("realtime")), settings))
+    planned = json.dumps(planning.plan(parse(deployment(mode)), settings))
     assert '"OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"' in planned
     assert '"OTEL_TRACES_SAMPLER_ARG", "value": "0.1"' in planned
     assert '"value": "k8s.namespace.name=demo"' in planned

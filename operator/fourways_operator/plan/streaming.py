@@ -136,7 +136,7 @@ def _pod(
         settings,
         name=CONTAINER,
         args=["stream"],
-        env=[worker.variable(config)],
+        env=[worker.variable(config), *worker.tracing_variables(settings, config.namespace)],
         mounts=mounts,
     )
     container |= parts.served(worker.PORT, ready="/v2/health/ready", notice_seconds=0)

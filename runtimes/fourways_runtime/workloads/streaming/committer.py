@@ -41,6 +41,8 @@ class EventBatch:
     """Those of the predictions that answer requests."""
 
     attempts: int = 1
+    stored: Callable[[], None] = lambda: None
+    """Called once the batch is in the store."""
 
     def __len__(self) -> int:
         return len(self.predictions) + len(self.dead) + len(self.deleted)

@@ -30,6 +30,7 @@ from fourways_runtime.process import (
     run_server,
 )
 from fourways_runtime.retry import START_SECONDS, await_available
+from fourways_runtime.tracing import start_tracing, stop_tracing
 
 if TYPE_CHECKING:
     from fourways_runtime.io.brokers.source import EventSource
@@ -71,6 +72,7 @@ async def serve(config: StreamConfig) -> None:
 
     """
     registry = new_registry(config)
+    start_tracing("fourways-stream-worker")
     shell = Shell(config, registry)
     server = Server(shell.router(), Limits(), HttpMetrics(registry).observe)
     loop = asyncio.get_running_loop()
@@ -92,7 +94,8 @@ async def serve(config: StreamConfig) -> None:
     await server.drain(0, 0.2)
     if not done:
         logger.warning("stopped: a batch takes longer than the time left")
-    elif not working.cancelled():
+    await in_thread(stop_tracing, "tracing")
+    if done and not working.cancelled():
         working.result()
     logger.info("stopped")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from time import perf_counter
 
 from fourways_api.backoff import Backoff
@@ -23,6 +24,7 @@ from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.brokers.source import Events, EventSource, SourceEnded
 from fourways_runtime.io.store.streams.stream import DIED, MODEL, Fenced, Move
 from fourways_runtime.model_watch import WATCH
+from fourways_runtime.tracing import begin_events
 
 from .committer import SENT, Committer, EventBatch
 from .ledger import StreamLedger
@@ -269,6 +271,7 @@ class StreamWorker:
             self._one_by_one(events)
             return
         self._begin(states)
+        spans = begin_events(len(events), events.headers)
         started = perf_counter()
         try:
             outcome = self._score(events)
@@ -281,7 +284,8 @@ class StreamWorker:
         moves = [Move(p, states[p].next, last + 1) for p, last in ends.items()]
         self._note(events, ends)
         answered = answers_by_question(events.asked(), outcome.predictions)
-        self._committer.put(EventBatch(moves, outcome.predictions, dead, outcome.deleted, answered))
+        batch = EventBatch(moves, outcome.predictions, dead, outcome.deleted, answered)
+        self._committer.put(replace(batch, stored=spans.ending(outcome.refusals)))
         for move in moves:
             states[move.partition].next = move.end
 
@@ -349,6 +353,7 @@ class StreamWorker:
         state = self._partitions[partition]
         start = state.next
         self._note(event, (partition,))
+        spans = begin_events(1, event.headers)
         outcome, reason, attempts = self._empty, "", 0
         survived = 0  # Attempts whose writes failed, before this call.
         first = True
@@ -380,6 +385,7 @@ class StreamWorker:
             outcome.deleted,
             answers_by_question(event.asked(), outcome.predictions),
             attempts=0,  # Leave no counted attempt: the next event is not in flight.
+            stored=spans.ending([0] if reason else []),
         )
         self._committer.put(batch)
         self._committer.settle()
@@ -389,6 +395,7 @@ class StreamWorker:
     def _written(self, batch: EventBatch, took: float) -> None:
         self._metrics.written(took)
         self._metrics.done(len(batch), len(batch.dead))
+        batch.stored()
         self._backoff.reset()
         for move in batch.moves:
             state = self._partitions.get(move.partition)
