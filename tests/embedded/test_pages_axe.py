@@ -16,13 +16,14 @@ from axe_playwright_python.sync_playwright import Axe
 
 from fourways_api import DriftStatus, Route, StreamSource, WakeConfig
 from fourways_api.runtime_config import FleetDrift
+from fourways_runtime.io.store.recent import RecentDeadLetter
 from fourways_runtime.io.store.reports import WorkerReport
 from tests.kit.browser import browser
 from tests.kit.callers import Keys
 from tests.kit.device_reports import publish_profile, report
 from tests.kit.drift_tables import DRIFTS, profiler, table, training_profile
 from tests.kit.gateway_plane import Running, running
-from tests.kit.run_history import DRIFT, QUALITY, MemoryHistory
+from tests.kit.run_history import AT, DRIFT, QUALITY, MemoryHistory
 from tests.kit.serving_plane import MIXED, configure, mixed, serving
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def history() -> MemoryHistory:
         "quality": {**QUALITY, "run": None, "since": "2026-03-01T02:00:00Z", "message": "late"},
     }
     made.reports["sensor"] = [WorkerReport("a-worker-" + "x" * 40, 2.5, told)]
+    made.letters["sensor"] = [RecentDeadLetter(0, 12, "k" * 300, 3, "model: NaN", AT)]
     return made
 
 

@@ -12,7 +12,7 @@ import pytest
 from fourways_runtime.io.store import RunStore, open_database, open_run_store
 from fourways_runtime.io.store.past import packed, write_chunks
 from fourways_runtime.io.store.recent import MAX_OUTPUTS, RecentAnswers, recorded
-from fourways_runtime.io.store.streams.stream import Move
+from fourways_runtime.io.store.streams.stream import DeadLetter, Move
 from tests.kit.stores import OpenStream, a_run, commit, contract, predictions, publish
 from tools.servers.postgres import Server
 
@@ -72,6 +72,29 @@ def test_of_a_stream_the_newest_predictions_are_shown(
     assert all(len(outputs) == MAX_OUTPUTS for _, outputs in told(found))
     assert [key for key, _ in told(found)].count(1) == 1
     assert found.answers[0].at > found.answers[-1].at
+
+
+def test_the_newest_dead_letters_of_a_stream_are_shown(
+    open_stream: OpenStream, uri: str, namespace: str
+) -> None:
+    def letters(limit: int) -> list[tuple[int, int, str | None, int, str]]:
+        with closing(open_run_store(uri, read_only=True)) as runs:
+            found = runs.dead_letters(namespace, "anomaly", limit) or []
+        return [(f.partition, f.position, f.key, f.attempts, f.reason) for f in found]
+
+    assert letters(3) == []
+    writer = open_stream(contract({"name": "y", "type": "float64"}))
+    writer.begin({0: 0})
+    dead = [
+        DeadLetter(0, 1, b"caf\xc3\xa9 \xff", b"{}", (), 3, "model: NaN"),
+        DeadLetter(0, 2, None, None, (("n", b"1"),), 1, "x: missing"),
+    ]
+    commit(writer, [Move(0, 0, 3)], predictions([], 0, y=[]), dead)
+    assert sorted(letters(3)) == [
+        (0, 1, "café \ufffd", 3, "model: NaN"),
+        (0, 2, None, 1, "x: missing"),
+    ]
+    assert len(letters(1)) == 1
 
 
 def test_of_model_servers_what_is_compared_is_shown(uri: str, namespace: str) -> None:

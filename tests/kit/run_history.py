@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.io.store.base import PublishedRun
-from fourways_runtime.io.store.recent import RecentAnswers
+from fourways_runtime.io.store.recent import RecentAnswers, RecentDeadLetter
 from fourways_runtime.io.store.reports import WorkerReport
 from fourways_runtime.io.store.runs.record import (
     Histogram,
@@ -83,6 +83,7 @@ class MemoryHistory:
         self.current = "churn-2"
         self.reports: dict[str, list[WorkerReport]] = {}
         self.answers: dict[str, RecentAnswers] = {}
+        self.letters: dict[str, list[RecentDeadLetter] | None] = {}
         self.asked_answers: list[tuple[str, str | None, int]] = []
         self.down = False
         self.scoring = True
@@ -112,6 +113,13 @@ class MemoryHistory:
     def worker_reports(self, namespace: str, deployment: str) -> list[WorkerReport]:
         self._known(namespace, "churn")
         return self.reports.get(deployment, [])
+
+    def dead_letters(
+        self, namespace: str, deployment: str, limit: int
+    ) -> list[RecentDeadLetter] | None:
+        self._known(namespace, "churn")
+        found = self.letters.get(deployment, [])
+        return None if found is None else found[:limit]
 
     def recent_answers(
         self, namespace: str, deployment: str, mode: str | None, limit: int

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from fourways_api import DriftStatus, Route, StreamSource, WakeConfig
-from fourways_runtime.io.store.recent import RecentAnswer, RecentAnswers
+from fourways_runtime.io.store.recent import RecentAnswer, RecentAnswers, RecentDeadLetter
 from fourways_runtime.io.store.reports import WorkerReport
 from fourways_runtime.scoring.columns import Reject
 from tests.kit.callers import Keys, bearer
@@ -149,6 +149,45 @@ async def test_the_page_of_a_stream_shows_what_its_workers_report(tmp_path: Path
             "the prediction store is not available"
             in (await page(plane, "/deployments/sensor")).text
         )
+
+
+async def test_the_page_of_a_stream_lists_dead_letters_to_who_may_see_rejects(
+    tmp_path: Path, keys: Keys
+) -> None:
+    reader = keys.add("reader", "read:*")
+    owner = keys.add("owner", "read:*", "rejects:sensor")
+    history = MemoryHistory()
+    history.letters["sensor"] = [
+        RecentDeadLetter(3, 12345, "<b>jane", 3, "model: <i>NaN" + "x" * 4000, AT),
+        RecentDeadLetter(0, 7, None, 1, "flow: missing", AT),
+    ]
+    source = StreamSource.model_validate(
+        {"nats": {"servers": "nats://127.0.0.1:1", "stream": "S", "subject": "s"}}
+    )
+    route = Route(deployment="sensor", mode="streaming", version="5", source=source)
+    path = "/deployments/sensor"
+    async with running(tmp_path, routes=(route,), callers=keys.policy(), history=history) as plane:
+        text = (await page(plane, path, **bearer(owner))).text
+        for part in (
+            "&lt;b&gt;jane",
+            "12,345",
+            "model: &lt;i&gt;NaN",
+            "without a key",
+            "2026-03-01",
+        ):
+            assert part in text, part
+        assert "x" * 400 not in text
+        shown = (await page(plane, path, **bearer(reader))).text
+        assert "jane" not in shown
+        assert "these credentials do not allow `rejects`" in shown
+        letters = f"{path}/dead-letters?limit=1"
+        assert (await plane.client.get(letters, headers=bearer(reader))).status_code == 403
+        told = (await plane.client.get(letters, headers=bearer(owner))).json()
+        assert [each["position"] for each in told["dead_letters"]] == [12345]
+        history.letters["sensor"] = None
+        assert "too many dead letters" in (await page(plane, path, **bearer(owner))).text
+        history.letters.clear()
+        assert "Dead letters" not in (await page(plane, path, **bearer(owner))).text
 
 
 async def test_a_page_shows_what_its_credentials_may_see(tmp_path: Path, keys: Keys) -> None:

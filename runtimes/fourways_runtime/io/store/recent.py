@@ -1,4 +1,4 @@
-"""The last answers of a deployment, for people who look at its page.
+"""The last answers of a deployment, and a stream's dead letters, for people who look at its page.
 
 What "last" means depends on what the store has: the newest predictions of a stream, the answers of
 model servers that are compared with labels later, and of a batch run, whose predictions are all of
@@ -35,6 +35,24 @@ _PUBLISHED = """
 _RECORDED = """
     SELECT output, computed_at, keys, numbers, texts FROM @past_predictions
     WHERE namespace = ? AND deployment = ? ORDER BY computed_at DESC, id DESC LIMIT ?"""
+
+
+_LETTERS = """
+    SELECT partition, position, key, attempts, reason, died_at FROM @dead_letters
+    WHERE namespace = ? AND deployment = ?
+    ORDER BY died_at DESC, partition, position DESC LIMIT ?"""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentDeadLetter:
+    """An event that was not scored: where it is, its key as text, and why. Not its value."""
+
+    partition: int
+    position: int
+    key: str | None
+    attempts: int
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +123,23 @@ def recorded(data: Database, namespace: str, key: str, limit: int) -> RecentAnsw
         if len(answers) >= limit:
             break
     return RecentAnswers(answers[:limit])
+
+
+def dead_letters(
+    data: Database, namespace: str, key: str, limit: int
+) -> list[RecentDeadLetter] | None:
+    """Return the newest dead letters of a stream; None if finding them takes too long."""
+    rows = data.rows_within(SEARCH_SECONDS, _LETTERS, (namespace, key, limit))
+    if rows is None:
+        return None
+    return [
+        RecentDeadLetter(partition, position, _text(raw), attempts, reason, _time(at))
+        for partition, position, raw, attempts, reason, at in rows
+    ]
+
+
+def _text(key: bytes | None) -> str | None:
+    return None if key is None else bytes(key).decode("utf-8", "replace")
 
 
 def _shown(contract: Contract) -> list[TableColumn]:

@@ -24,6 +24,7 @@ ACCESS: Access = {
     (b"GET", "/deployments/{deployment}/devices"): "read",
     (b"GET", "/deployments/{deployment}/workers"): "read",
     (b"GET", "/deployments/{deployment}/answers"): "predict",
+    (b"GET", "/deployments/{deployment}/dead-letters"): "rejects",
     (b"GET", "/metrics"): "metrics",
     (b"GET", "/v2/models"): "read",
     (b"POST", "/v2/repository/index"): "read",

@@ -113,6 +113,7 @@ class Runs:
         router.add("GET", "/runs/{deployment}", self._runs)
         router.add("GET", "/deployments/{deployment}/workers", self._workers)
         router.add("GET", "/deployments/{deployment}/answers", self._answers)
+        router.add("GET", "/deployments/{deployment}/dead-letters", self._dead_letters)
         router.add("GET", "/runs/{deployment}/diff", self._difference)
         router.add("GET", "/runs/{deployment}/{run}/progress", self._progress)
         router.add("GET", "/runs/{deployment}/{run}/rejects", self._rejects)
@@ -146,6 +147,15 @@ class Runs:
                 "message": found.message,
             }
         )
+
+    async def _dead_letters(self, request: Request) -> Response:
+        """Tell the newest events that were not scored, and why."""
+        name = deployment_of(request)
+        limit = _limit(request.query.get("limit"), _REJECTS, MAX_REJECTS)
+        found = await self._ask(lambda h: h.dead_letters(self._namespace, name, limit))
+        if found is None:
+            raise HttpError(503, "the stream has too many dead letters to find the newest", RETRY)
+        return json_response({"deployment": name, "dead_letters": found})
 
     async def _difference(self, request: Request) -> Response:
         name, query = deployment_of(request), request.query

@@ -21,7 +21,7 @@ from .. import layout, recent
 from ..base import PublishedRun, Run
 from ..database import Database, TableMissing, quoted, table
 from ..owners import NO_OWNERS, Owners, claim, key_of
-from ..recent import RecentAnswers
+from ..recent import RecentAnswers, RecentDeadLetter
 from ..reports import WorkerReport, reports_of
 from .histograms import MOST, histogram
 from .ledger import RunLedger
@@ -233,6 +233,15 @@ class RunStore:
             return read(self.database, *self._whose(namespace, deployment), limit)
         except TableMissing:
             return RecentAnswers([])
+
+    def dead_letters(
+        self, namespace: str, deployment: str, limit: int
+    ) -> list[RecentDeadLetter] | None:
+        """Return the newest dead letters of a stream; None if finding them takes too long."""
+        try:
+            return recent.dead_letters(self.database, *self._whose(namespace, deployment), limit)
+        except TableMissing:
+            return []
 
     def rejects(self, namespace: str, deployment: str, run: str, limit: int = 100) -> list[Reject]:
         """Return a run's rejects, ordered by position. Raises ConfigError."""

@@ -128,6 +128,7 @@ class Pages:
             measured=[run for run in history if run.get("quality")][:SHOWN_RUNS],
             compared=await self._compared(request, name, history),
             rejects=await self._rejects(request, name, history),
+            letters=await self._dead_letters(request, about),
         )
 
     async def _stored(
@@ -186,6 +187,14 @@ class Pages:
             return None
         path = f"/runs/{name}/{quote(run['name'], safe='')}/rejects?limit={SHOWN_REJECTS}"
         return {"run": run, "told": await self._ask(request, path)}
+
+    async def _dead_letters(self, request: Request, about: Mapping[str, Any]) -> PathAnswer | None:
+        """Return a stream's newest dead letters, or why they are not shown; None for none."""
+        if about["mode"] != "streaming":
+            return None
+        path = f"/deployments/{about['deployment']}/dead-letters?limit={SHOWN_REJECTS}"
+        told = await self._ask(request, path)
+        return None if told.ok and not told.body["dead_letters"] else told
 
     def _denied(self, told: PathAnswer) -> Response:
         return _page("denied.html", self._namespace, told, told=told)
