@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fourways_runtime.workloads.gateway.access import ACCESS
 from tests.kit.gateway_plane import running
 from tests.kit.lazy import LazyModule
 from tests.kit.serving_plane import MIXED, configure, mixed, serving
+from tools.installation import ROOT
 from tools.kit.models import LINEAR, linear
 
 jsonschema = LazyModule("jsonschema")
@@ -62,3 +65,15 @@ async def test_a_batch_deployment_is_asked_by_key(tmp_path: Path) -> None:
         whole = {**document, **schema}
         jsonschema.Draft202012Validator(whole).validate(found)
         assert (await gateway.get("/v2/models/none/openapi.json"))[0] == 404
+
+
+def test_the_reference_of_the_http_api_has_every_path_with_its_scope() -> None:
+    page = (ROOT / "docs" / "reference" / "http.md").read_text("utf-8")
+    told = {
+        (method.encode(), path): scope.strip(" `") or None
+        for paths, scope in re.findall(r"^\| (`(?:GET|POST) /.*?) \|([^|]*)\|", page, re.MULTILINE)
+        for method, path in re.findall(r"`(GET|POST) ([^`]+)`", paths)
+    }
+    of_pages = {(b"GET", "/assets/page.css"), (b"GET", "/assets/page.js")}
+    twice = {(b"GET", "/bundles/{deployment}")}  # as with a slash at its end
+    assert told == {key: verb for key, verb in ACCESS.items() if key not in of_pages | twice}
