@@ -41,6 +41,16 @@ def test_a_workflow_names_no_host_and_asks_for_few_rights(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_of_others_are_named_by_commit(path: Path) -> None:
+    used = re.findall(r"uses: (\S+)(?:  # (\S+))?$", path.read_text(), re.MULTILINE)
+    others = [(name, tag) for name, tag in used if not name.startswith("./")]
+    assert others
+    for name, tag in others:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name), name
+        assert re.fullmatch(r"v\d+\.\d+\.\d+", tag), f"{name}: the comment names its version"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_no_expression_is_pasted_into_a_shell(path: Path) -> None:
     # The text of a branch, a tag or a variable would be read as commands.
     assert [run for run in runs(path) if "${{" in run] == []
