@@ -115,8 +115,8 @@ class OperatorSettings:
     """Subject of the operator's own token, which asks gateways about runs."""
 
     gateway_pod: str = "{}"
-    """Where the gateways' pods run, as JSON: labels, annotations, and fields of a pod's spec, such
-    as tolerations."""
+    """What the gateways' pods carry and where they run, as JSON: labels, annotations, variables
+    (``env``), and fields of a pod's spec, such as tolerations."""
 
     gateway_tls_secret: str = ""
     """Secret with the gateways' certificate in each namespace; empty: no TLS."""

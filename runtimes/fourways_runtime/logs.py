@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 
@@ -48,8 +49,14 @@ class JsonFormatter(logging.Formatter):
         return text if len(text) <= LINE_LIMIT else _json(line | {"fields_left_out": len(fields)})
 
 
-def log_as_json(level: int = logging.INFO) -> None:
-    """Send all log records of the process to stderr as JSON lines."""
+LEVEL_VARIABLE = "FOURWAYS_LOG_LEVEL"
+"""``warning`` or ``error``; anything else is ``info``. At ``debug``, libraries log headers."""
+
+
+def log_as_json() -> None:
+    """Send all log records of the process to stderr as JSON lines, from the level that is set."""
+    levels = {"warning": logging.WARNING, "error": logging.ERROR}
+    level = levels.get(os.environ.get(LEVEL_VARIABLE, ""), logging.INFO)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -43,6 +43,19 @@ def test_gateways_run_where_the_values_say() -> None:
     assert "nodeSelector" not in template["spec"]
 
 
+def test_variables_of_the_values_reach_gateways_and_replace_none_of_ours() -> None:
+    more = [
+        {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "team=ml"},
+        {"name": "FOURWAYS_CONFIG", "value": "{}"},
+    ]
+    before = gateway()["spec"]["containers"][0]["env"]
+    names = {each["name"] for each in before}
+    assert "FOURWAYS_CONFIG" in names
+    template = gateway(gateway_pod=json.dumps({"env": more}))
+    assert template["spec"]["containers"][0]["env"] == [*before, more[0]]
+    assert "env" not in template["spec"]
+
+
 def test_replicas_of_a_gateway_are_spread_over_nodes() -> None:
     assert "topologySpreadConstraints" not in gateway()["spec"]
     (spread,) = gateway(gateway_replicas=2)["spec"]["topologySpreadConstraints"]

@@ -124,6 +124,16 @@ def test_monitors_ask_for_native_histograms_beside_the_classic_ones(helm: str) -
 
 
 @pytest.mark.thorough
+def test_level_and_variables_of_gateways_reach_the_operator(helm: str) -> None:
+    told = settings_in(rendered(helm, "--set", "gateway.logLevel=error")).gateway_pod
+    assert json.loads(told)["env"] == [{"name": "FOURWAYS_LOG_LEVEL", "value": "error"}]
+    more = ("--set", "gateway.extraEnv[0].name=A", "--set", "gateway.extraEnv[0].value=b")
+    told = settings_in(rendered(helm, *more)).gateway_pod
+    assert json.loads(told)["env"] == [{"name": "A", "value": "b"}]
+    assert json.loads(settings_in(rendered(helm)).gateway_pod)["env"] == []
+
+
+@pytest.mark.thorough
 def test_authorities_reach_the_operator(helm: str) -> None:
     found = rendered(helm, "--set", "authorities.configMapName=company")
     assert settings_in(found).authorities == ("company", "ca.crt")

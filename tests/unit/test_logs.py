@@ -8,8 +8,10 @@ import sys
 import unicodedata
 from typing import Any
 
+import pytest
+
 from fourways_api.log_text import TextFormatter
-from fourways_runtime.logs import LINE_LIMIT, JsonFormatter
+from fourways_runtime.logs import LEVEL_VARIABLE, LINE_LIMIT, JsonFormatter, log_as_json
 
 EVIL = "x\n\x1b[31mRED\x1b]0;title\x07\x9b\u202e"
 
@@ -98,3 +100,24 @@ def test_a_traceback_for_people_keeps_its_lines_and_nothing_else() -> None:
         text = text_line("failed", error=True)
     assert text.splitlines()[1].startswith("Traceback")
     assert {c for c in text if unicodedata.category(c) in ("Cc", "Cf")} == {"\n"}
+
+
+@pytest.mark.parametrize(
+    ("told", "level"),
+    [(None, "INFO"), ("debug", "INFO"), ("warning", "WARNING"), ("error", "ERROR"), ("", "INFO")],
+)
+def test_the_level_is_that_of_the_environment(
+    told: str | None, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if told is None:
+        monkeypatch.delenv(LEVEL_VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(LEVEL_VARIABLE, told)
+    root = logging.getLogger()
+    before, handlers = root.level, root.handlers[:]
+    try:
+        log_as_json()
+        assert logging.getLevelName(root.level) == level
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(before)

@@ -162,12 +162,15 @@ def _deployment(
     if settings.server_tls_secret:
         mounts.servers_authority(settings)
     mounts.scratch("tmp", "/tmp", "64Mi")  # noqa: S108  (the pod's own)
+    wanted: Json = {k: v for k, v in json.loads(settings.gateway_pod).items() if v}
+    env = [worker.variable(config), *worker.tracing_variables(settings, config.namespace)]
+    ours = {each["name"] for each in env}
     container = parts.container(
         name="gateway",
         image=settings.runtime_image,
         settings=settings,
         args=["gateway"],
-        env=[worker.variable(config), *worker.tracing_variables(settings, config.namespace)],
+        env=[*env, *(each for each in wanted.pop("env", []) if each["name"] not in ours)],
         resources=ROUTED_LIMIT if config.routes else LIMIT,
         idle=IDLE,
         mounts=mounts.mounts,
@@ -188,7 +191,6 @@ def _deployment(
     pod["terminationGracePeriodSeconds"] = 40
     if settings.gateway_replicas > 1:
         pod["topologySpreadConstraints"] = [_spread(labels)]
-    wanted: Json = {k: v for k, v in json.loads(settings.gateway_pod).items() if v}
     carried = {"labels": {**wanted.pop("labels", {}), parts.MANAGED_BY: parts.MANAGER, **labels}}
     if "annotations" in wanted:
         carried["annotations"] = wanted.pop("annotations")
