@@ -14,7 +14,7 @@ from fourways_api import PurgeConfig
 from fourways_api.runtime_config import RUN_VARIABLE
 from fourways_operator.facts import OperatorSettings
 from fourways_operator.plan import purge
-from fourways_operator.plan.everywhere import dressed
+from fourways_operator.plan.everywhere import dressed, installed_like
 from fourways_operator.plan.parts import QUEUE_LABEL, ROLLBACK_LABEL
 
 Json = dict[str, Any]
@@ -67,8 +67,8 @@ def purge_job(
     settings = replace(
         settings,
         store_secret=secret or next(iter(secrets), settings.store_secret),
-        image_pull_secrets=tuple(each["name"] for each in pod.get("imagePullSecrets") or []),
     )
+    settings = installed_like(pod, settings)
     (job,) = dressed([purge.job(config, image, settings)], settings)
     del job["metadata"]["name"]
     job["metadata"]["generateName"] = f"{config.name}-purge-"

@@ -60,6 +60,9 @@ class OperatorSettings:
     image_pull_secrets: tuple[str, ...] = ()
     """Secrets with credentials of the images' registry, in each namespace, for every pod."""
 
+    fixed_user: bool = True
+    """Whether pods name the user that they run as; else the platform assigns one (OpenShift)."""
+
     authorities: tuple[str, str] | None = None
     """ConfigMap in each namespace, and its key, with the certificates of all authorities that
     workloads trust; None: those of the image."""

@@ -31,6 +31,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         image_pull_policy=options.image_pull_policy,
         image_pull_secrets=options.image_pull_secrets,
         authorities=options.authorities,
+        fixed_user=options.fixed_user == "true",
         gateway_replicas=options.gateway_replicas,
         allowed_hosts=options.allowed_hosts,
         allowed_schemes=tuple(s for s in options.allowed_schemes if s != "file"),
@@ -101,6 +102,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
         _key_of_object,
         "ConfigMap/KEY, in each namespace, of trusted authorities",
     )
+    flag("fixed-user", "true", str, "false: the platform assigns the user of pods")
     flag("gateway-replicas", "1", int, "replicas of each namespace's gateway")
     flag("allowed-hosts", "*", _words, "hosts workloads may connect to; * for all")
     flag("allowed-schemes", schemes, _words, "URI schemes workloads may fetch from, never file")

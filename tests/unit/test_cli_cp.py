@@ -198,7 +198,7 @@ def test_a_pod_receives_the_files_and_is_deleted(
 
 
 def test_the_pod_is_one_that_restricted_namespaces_admit() -> None:
-    spec = pod.copy_pod("team", "models", "image", [])["spec"]
+    spec = pod.copy_pod("team", "models", "image", {})["spec"]
     (container,) = spec["containers"]
     security = container["securityContext"]
     assert spec["automountServiceAccountToken"] is False
@@ -207,6 +207,9 @@ def test_the_pod_is_one_that_restricted_namespaces_admit() -> None:
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert security["allowPrivilegeEscalation"] is False
     assert set(container["resources"]) == {"requests", "limits"}
+    assert spec["securityContext"]["runAsUser"] == 65532
+    like = {"securityContext": {"runAsNonRoot": True}}  # of an installation with fixedUser: false
+    assert "runAsUser" not in str(pod.copy_pod("team", "models", "image", like))
 
 
 def test_a_file_that_is_refused_ends_the_command_and_the_pod(

@@ -134,6 +134,20 @@ def test_level_and_variables_of_gateways_reach_the_operator(helm: str) -> None:
 
 
 @pytest.mark.thorough
+def test_no_pod_names_a_user_where_the_platform_assigns_one(helm: str) -> None:
+    trials = ("--set", "trialPostgresql.enabled=true", "--set", "trialNats.enabled=true")
+    found = rendered(helm, "--set", "fixedUser=false", *trials, skip_tests=False)
+    assert not settings_in(found).fixed_user
+    for each in found:
+        for pod in pods_of(each):
+            assert "runAsUser" not in json.dumps(pod), each["metadata"]["name"]
+            assert pod["securityContext"]["runAsNonRoot"] is True
+    users = [pod["securityContext"].get("runAsUser") for e in rendered(helm) for pod in pods_of(e)]
+    assert users == [65532]
+    assert settings_in(rendered(helm)).fixed_user
+
+
+@pytest.mark.thorough
 def test_authorities_reach_the_operator(helm: str) -> None:
     found = rendered(helm, "--set", "authorities.configMapName=company")
     assert settings_in(found).authorities == ("company", "ca.crt")

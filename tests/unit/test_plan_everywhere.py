@@ -69,6 +69,15 @@ def test_every_container_trusts_the_authorities(source: Path) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_pods_leave_their_user_to_the_platform_and_stay_restricted(source: Path) -> None:
+    for name, pod in pods(source, replace(SETTINGS, fixed_user=False)):
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & pod["securityContext"].keys(), name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        for container in (*pod.get("initContainers", []), *pod.get("containers", [])):
+            assert "runAsUser" not in container["securityContext"], name
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_without_the_values_nothing_is_added(source: Path) -> None:
     for _, pod in pods(source, SETTINGS):
         assert all(each["name"] != "authorities" for each in pod.get("volumes", []))
@@ -80,6 +89,8 @@ def test_the_operator_takes_both_from_its_flags(capsys: pytest.CaptureFixture[st
     assert settings.image_pull_secrets == ("one", "two")
     assert settings.authorities == ("company", "bundle.pem")
     assert settings_of(options_of([])).authorities is None
+    assert settings_of(options_of([])).fixed_user
+    assert not settings_of(options_of(["--fixed-user", "false"])).fixed_user
     with pytest.raises(SystemExit):
         options_of(["--authorities", "company"])
     assert "NAME/KEY" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def copy_to_claim(
     if image is None:
         raise TargetError("the namespace has no gateway to take the image from: give --image")
     pods = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
-    pod = copy_pod(namespace, claim, image, spec.get("imagePullSecrets") or [])
+    pod = copy_pod(namespace, claim, image, spec)
     name = str(target.objects.create(pods, pod)["metadata"]["name"])
     try:
         _await_running(target, f"{pods}/{name}", wait)

@@ -8,6 +8,7 @@ from typing import Any
 from fourways_api import Resources
 from fourways_operator.facts import OperatorSettings
 from fourways_operator.plan import parts
+from fourways_operator.plan.everywhere import dressed, installed_like
 
 from . import receive
 
@@ -21,12 +22,16 @@ LIFE_SECONDS = 3600
 RESOURCES = Resources(cpu="500m", memory="128Mi")
 
 
-def copy_pod(namespace: str, claim: str, image: str, pull_secrets: list[Json]) -> Json:
-    """Return a pod that mounts a claim and waits; Pod Security ``restricted`` admits it."""
+def copy_pod(namespace: str, claim: str, image: str, gateway: Json) -> Json:
+    """Return a pod that mounts a claim and waits; Pod Security ``restricted`` admits it.
+
+    Pull Secrets and kind of user are those of ``gateway``, the spec of the gateway's pod.
+    """
+    settings = installed_like(gateway, OperatorSettings(runtime_image=image))
     container = parts.container(
         name=CONTAINER,
         image=image,
-        settings=OperatorSettings(runtime_image=image),
+        settings=settings,
         args=["-c", f"import time; time.sleep({LIFE_SECONDS})"],
         env=[],
         resources=RESOURCES,
@@ -39,7 +44,7 @@ def copy_pod(namespace: str, claim: str, image: str, pull_secrets: list[Json]) -
         restart_policy="Never",
     )
     labels = {parts.MANAGED_BY: "fourways-cli", parts.COMPONENT_LABEL: "copy"}
-    return {
+    pod: Json = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"generateName": "fourways-copy-", "namespace": namespace, "labels": labels},
@@ -47,9 +52,9 @@ def copy_pod(namespace: str, claim: str, image: str, pull_secrets: list[Json]) -
             **spec,
             "activeDeadlineSeconds": LIFE_SECONDS,
             "terminationGracePeriodSeconds": 0,
-            **({"imagePullSecrets": pull_secrets} if pull_secrets else {}),
         },
     }
+    return dressed([pod], settings)[0]
 
 
 def receive_command(relative: str, size: int, digest: str) -> list[str]:
