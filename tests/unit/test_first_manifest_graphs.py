@@ -202,3 +202,18 @@ def test_what_no_contract_can_declare_is_refused_with_the_fix(tmp_path: Path) ->
     places = value("y", 2, "M", kind=TensorProto.INT64)
     text = said([value("x", "N", 3)], [places], op="NonZero")
     assert "no output that can be served: y: it has no elements for a record" in text
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [("1.20.0", "made by maker 1.20.0"), ("Git info:\n  Commit: f8\n", "made by maker")],
+)
+def test_the_producer_of_a_file_is_named_on_one_line(
+    tmp_path: Path, version: str, said: str
+) -> None:
+    path = sums(tmp_path)
+    model = onnx.load(path)
+    model.producer_name, model.producer_version = "maker", version
+    onnx.save(model, path)
+    init(path, "-o", tmp_path / "m.yaml")
+    assert f"# The file says: {said}\n" in (tmp_path / "m.yaml").read_text()

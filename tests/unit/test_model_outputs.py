@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,14 @@ IDENTITY = helper.make_node("Identity", ["x"], ["y"])
 HOSTILE = "x\n\x1b[31mRED\x1b]0;title\x07\u202e"
 
 
-def load(folder: Path, nodes: list[Any], outputs: list[Any]) -> models.Model:
+DOMAINS = {"": 17, "ai.onnx.ml": 1}
+
+
+def load(
+    folder: Path, nodes: list[Any], outputs: list[Any], domains: Iterable[str] = DOMAINS
+) -> models.Model:
     graph = helper.make_graph(nodes, "g", [X], outputs)
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    imports = [helper.make_opsetid(domain, DOMAINS[domain]) for domain in domains]
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
     (folder / "model").write_bytes(model.SerializeToString())
     reference = ModelReference(uri="file:///m.onnx", version="1")
@@ -50,26 +56,45 @@ def answers(model: models.Model, given: Contract) -> list[Any]:
     return list(scored.predictions.columns["y"])
 
 
-def zipmap() -> tuple[list[Any], list[Any]]:
+def zipmap(source: str, *labels: int) -> tuple[Any, Any]:
     maps = helper.make_map_type_proto(
         TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
     )
     node = helper.make_node(
-        "ZipMap", ["x"], ["by_class"], domain="ai.onnx.ml", classlabels_int64s=[0]
+        "ZipMap", [source], ["by_class"], domain="ai.onnx.ml", classlabels_int64s=labels
     )
-    info = helper.make_value_info("by_class", helper.make_sequence_type_proto(maps))
-    return [IDENTITY, node], [Y, info]
+    return node, helper.make_value_info("by_class", helper.make_sequence_type_proto(maps))
+
+
+def sequence() -> tuple[list[Any], list[Any]]:
+    made = helper.make_node("SequenceConstruct", ["x"], ["parts"])
+    return [IDENTITY, made], [Y, helper.make_tensor_sequence_value_info("parts", FLOAT, None)]
 
 
 def test_an_output_that_is_no_tensor_does_not_matter_where_nobody_reads_it(tmp_path: Path) -> None:
-    assert answers(load(tmp_path, *zipmap()), contract("y")) == [1.5, 2.5]
+    assert answers(load(tmp_path, *sequence()), contract("y")) == [1.5, 2.5]
 
 
 def test_an_output_that_is_no_tensor_is_refused_with_the_fix_where_it_is_read(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ContractMismatch, match=r"output y: .*by_class.*zipmap=False"):
-        Pipeline(contract("by_class"), load(tmp_path, *zipmap()))
+    with pytest.raises(ContractMismatch, match=r"output y: .*parts.*tensors as outputs"):
+        Pipeline(contract("parts"), load(tmp_path, *sequence()))
+
+
+@pytest.mark.parametrize("domains", [("", "ai.onnx.ml"), ("ai.onnx.ml",)])
+def test_probabilities_in_maps_are_read_as_a_tensor_in_the_order_of_the_labels(
+    tmp_path: Path, domains: tuple[str, ...]
+) -> None:
+    """CatBoost exports no other form, and imports no standard operators."""
+    scored = helper.make_node(
+        "LinearRegressor", ["x"], ["p"], domain="ai.onnx.ml", coefficients=[1.0, 2.0], targets=2
+    )
+    node, info = zipmap("p", 7, 3)
+    model = load(tmp_path, [scored, node], [info], domains)
+    assert model.outputs == (Tensor("by_class", "float32", (None, 2)),)
+    found = model.predict({"x": np.array([[1.5], [2.5]], np.float32)})
+    np.testing.assert_array_equal(found["by_class"], [[1.5, 3.0], [2.5, 5.0]])
 
 
 def test_an_output_in_half_precision_is_read_in_the_contracts_type(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Declares to protobuf the fields that it reads, as the loader does (:mod:`.onnx_g
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .hints import Hints, texts
@@ -28,6 +29,10 @@ _CLASSIFIERS = frozenset(
 )
 
 
+# CatBoost writes the whole description of its build, of many lines.
+_VERSION = re.compile(r"[\w.+-]+\Z")
+
+
 def onnx_hints(raw: bytes) -> Hints:
     """Read the hints of a model that loads."""
     model = message_class("fourways.onnx_hints", _SCHEMA)()
@@ -44,7 +49,8 @@ def onnx_hints(raw: bytes) -> Hints:
             known = texts([_text(each) for each in _attribute(node, "cats_strings")])
             if source in inputs and known:
                 categories[source] = known
-    producer = " ".join(filter(None, (_text(model.producer_name), _text(model.producer_version))))
+    version = _VERSION.match(_text(model.producer_version))
+    producer = " ".join(filter(None, (_text(model.producer_name), version and version[0])))
     notes = (f"made by {producer}",) if producer else ()
     external = bool(summarise(raw).external)
     return Hints(labels=labels, categories=categories, notes=notes, external=external)

@@ -1,7 +1,6 @@
 """ONNX models, on onnxruntime's CPU provider.
 
-The file is read once and checked, and the checked bytes themselves are loaded: nothing can change
-in between. Weights in other files are rejected unless the deployment allows them, and then they
+The file is read once and checked, and the checked bytes are loaded: nothing can change in between. Weights in other files are rejected unless the deployment allows them, and then they
 come from a private copy of the model's own folder.
 """
 
@@ -24,6 +23,7 @@ from .base import Model, Tensor
 from .extras import load_module
 from .onnx_external import copy_external
 from .onnx_graph import Summary, summarise
+from .onnx_zipmap import with_tensors_for_maps
 from .row_by_row import row_by_row
 
 _TYPES = {
@@ -133,6 +133,7 @@ def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) ->
     runtime = load_module("onnxruntime", "runtime")
     raw = path.read_bytes()
     summary = summarise(raw)
+    raw = with_tensors_for_maps(raw)
     options = _options(runtime, threads)
     if not summary.external:
         loaded = OnnxModel(_session(runtime, raw, options, summary))
@@ -222,11 +223,7 @@ def _kind(node: Any, side: str) -> tuple[str, str]:
     if kind is None:
         return "", (
             f"the model's {side} {name} is {displayed(node.type, 80)}, not a tensor; "
-            + (
-                "for scikit-learn classifiers export with zipmap=False"
-                if side == "output"
-                else "export it with tensors as inputs"
-            )
+            f"export it with tensors as {side}s"
         )
     if kind[1] not in _TYPES:
         return "", (
