@@ -208,6 +208,34 @@ def run(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, ["convert", *map(str, arguments)])
 
 
+def test_a_model_that_cannot_be_converted_is_served_as_it_is(wine: Any, table: Path) -> None:
+    path = table.with_name("dart.ubj")
+    model = xgboost.XGBClassifier(n_estimators=2, booster="dart")
+    model.fit(wine.data, wine.target).save_model(path)
+    result = run(path, "--sample", table, "-o", table.with_name("m.onnx"))
+    assert result.exit_code == 2
+    assert f"it needs no conversion: fourways serve {path}" in " ".join(result.stderr.split())
+
+
+def test_columns_of_any_name_are_matched_in_a_model_that_selects_them(tmp_path: Path) -> None:
+    pd = LazyModule("pandas")
+    compose, pre = LazyModule("sklearn.compose"), LazyModule("sklearn.preprocessing")
+    linear, pipeline = LazyModule("sklearn.linear_model"), LazyModule("sklearn.pipeline")
+    numbers = np.linspace(-1, 1, 60)
+    texts = np.resize(np.array(["x", "y", "z"], object), 60)
+    table = pd.DataFrame({"Umsatz (EUR)": numbers, "1st%": numbers**2, "Größe": texts})
+    steps = [("n", pre.StandardScaler(), ["1st%", "Umsatz (EUR)"])]
+    steps.append(("c", pre.OneHotEncoder(), ["Größe"]))
+    final = linear.LogisticRegression()
+    model = pipeline.make_pipeline(compose.ColumnTransformer(steps), final).fit(table, numbers > 0)
+    skops_io.dump(model, tmp_path / "m.skops")
+    table.to_csv(tmp_path / "t.csv", index=False)
+    said = worker.convert(tmp_path / "m.skops", tmp_path / "t.csv", tmp_path / "m.onnx")
+    assert (said["rows"], said["classes"]) == (60, 60)
+    inputs = [each.name for each in load_onnx(tmp_path / "m.onnx", threads=1).inputs]
+    assert inputs == list(table.columns)
+
+
 def test_a_folder_that_is_not_there_is_named_and_not_the_model(tmp_path: Path) -> None:
     (tmp_path / "m.skops").touch()
     result = run(tmp_path / "m.skops", "-o", tmp_path / "none" / "m.onnx")

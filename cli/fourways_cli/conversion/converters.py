@@ -47,6 +47,7 @@ def sklearn_to_onnx(estimator: Any, model: Model, texts: Sequence[str], *, wide:
         made = convert_sklearn(estimator, initial_types=types, options=options, target_opset=_OPSET)
     except Exception as error:
         raise NotConverted(f"skl2onnx cannot convert this model: {library_error(error)}") from error
+    _restore_names(made.graph, [name for name, _ in types])
     return _finished(made, model)
 
 
@@ -84,6 +85,14 @@ def trees_to_onnx(path: Path, kind: str, model: Model) -> bytes:
             f"onnxmltools cannot convert this model: {library_error(error)}"
         ) from error
     return _finished(made, model)
+
+
+def _restore_names(graph: Any, names: Sequence[str]) -> None:
+    """Give the inputs the names of their columns, in which skl2onnx replaces ``(`` and the like."""
+    for at, (given, name) in enumerate(zip(graph.input, names, strict=True)):
+        if given.name != name:
+            graph.node.insert(at, onnx.helper.make_node("Identity", [name], [given.name]))
+            given.name = name
 
 
 def declaring(raw: bytes, answers: Mapping[str, Array]) -> bytes:

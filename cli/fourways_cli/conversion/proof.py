@@ -68,6 +68,9 @@ def _is_float(values: Array) -> bool:
 
 
 def _check_classes(ours: Array, theirs: Array) -> None:
+    if ours.dtype.kind == "b" and theirs.dtype.kind == "i":
+        # ONNX has no labels of type bool: skl2onnx writes False and True as 0 and 1.
+        ours = ours.astype(theirs.dtype)
     same = ours.reshape(-1).astype(str) == theirs.reshape(-1).astype(str)
     wrong = np.flatnonzero(~same)
     if len(wrong):

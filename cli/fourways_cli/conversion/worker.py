@@ -46,7 +46,7 @@ def convert(file: Path, sample: Path | None, out: Path) -> dict[str, Any]:
     path, example = model_file(file)
     kind = recognised(path)
     if kind == "onnx":
-        raise NotConverted(f"{path} is an ONNX model already")
+        raise NotConverted("it is an ONNX model already")
     table = read_sample(sample) if sample is not None else example
     estimator = load_checked(path, _MAX_BYTES) if kind == "skops" else None
     if estimator is None:
@@ -94,19 +94,30 @@ def _said(proof: Proof, table: Sample | None) -> dict[str, Any]:
     }
 
 
+def _other_way(file: Path) -> str:
+    """Return what to do with a model that was not converted, if it can be served as it is."""
+    path, _ = model_file(file)
+    try:
+        describe(path, max_bytes=_MAX_BYTES)
+    except WorkloadError:
+        return ""
+    return f"; it needs no conversion: fourways serve {file}"
+
+
 def main() -> None:
     """Convert what standard input asks for."""
     # Converters and libraries warn about versions and names; the proof says what matters.
     warnings.simplefilter("ignore")
     request = orjson.loads(sys.stdin.buffer.read())
-    sample = request["sample"]
+    model, sample = Path(request["model"]), request["sample"]
     try:
-        said = convert(
-            Path(request["model"]), Path(sample) if sample else None, Path(request["out"])
-        )
+        said = convert(model, Path(sample) if sample else None, Path(request["out"]))
     except NotEqual as error:
-        said = {"error": f"the converted model is not used: {error}", "code": FAILED}
-    except (NotConverted, NoManifest, WorkloadError, OSError) as error:
+        fault = f"the converted model is not used: {error}{_other_way(model)}"
+        said = {"error": fault, "code": FAILED}
+    except NotConverted as error:
+        said = {"error": f"{error}{_other_way(model)}", "code": INVALID}
+    except (NoManifest, WorkloadError, OSError) as error:
         said = {"error": str(error), "code": INVALID}
     sys.stdout.buffer.write(b"\n" + orjson.dumps(said) + b"\n")
 
