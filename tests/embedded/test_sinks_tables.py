@@ -32,7 +32,8 @@ def database(postgres: Server) -> str:
         (
             "(id text, s real, label varchar(3), parts float8[])",
             "Replace",
-            "column label is varchar, label is text",
+            r"column label is character varying\(3\), which may be too narrow for label: "
+            "ALTER COLUMN label TYPE text",
         ),
         (
             "(id text, s real, label text, parts float8)",

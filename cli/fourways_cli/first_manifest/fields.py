@@ -129,7 +129,8 @@ def _check(each: DraftField, column: str, kind: Kind) -> None:
     if each.type and each.type != "string" and kind == "string":
         raise NoManifest(
             f"column {shown} of the sample holds text, and the model reads {each.type}; give the"
-            " sample as the model reads it, or export the model with its encoders"
+            " sample as the model reads it (a category of XGBoost or LightGBM as its position in"
+            f" training, table[{shown!r}].cat.codes), or export the model with its encoders"
         )
 
 

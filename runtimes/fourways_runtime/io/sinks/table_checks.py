@@ -38,7 +38,7 @@ _TABLE = """
 _COLUMNS = """
     SELECT a.attname, t.typname, a.atttypmod, a.attnotnull, a.atthasdef,
         a.attgenerated <> '' OR a.attidentity = 'a',
-        a.attidentity <> ''
+        a.attidentity <> '', format_type(a.atttypid, a.atttypmod)
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
     WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"""
 _UNIQUE = """
@@ -116,22 +116,26 @@ def _column_faults(
             listed = ", ".join(list(rows)[:20])
             yield f"it has no column {name} for {column.name}; it has {listed}"
             continue
-        kind, modifier, _, _, generated, _ = rows[name]
+        kind, modifier, _, _, generated, _, declared = rows[name]
         ours = pgcopy.sql_type(column)
         if generated:
             yield f"column {name} is generated"
-        elif not _fits(ours, kind, modifier):
+        elif not _fits(ours, kind):
             yield f"column {name} is {_shown(kind)}, {column.name} is {ours}"
+        elif modifier >= 0:
+            yield (
+                f"column {name} is {declared}, which may be too narrow for {column.name}: "
+                f"ALTER COLUMN {name} TYPE {ours}"
+            )
 
 
-def _fits(ours: str, kind: str, modifier: int) -> bool:
+def _fits(ours: str, kind: str) -> bool:
     element = ours.removesuffix("[]")
     while element.endswith("[]"):
         element = element.removesuffix("[]")
     if ours.endswith("[]") != kind.startswith("_"):
         return False
-    # A length or precision may be too small for the values.
-    return kind.removeprefix("_") in _WIDER[element] and modifier < 0
+    return kind.removeprefix("_") in _WIDER[element]
 
 
 def _shown(kind: str) -> str:
@@ -139,7 +143,7 @@ def _shown(kind: str) -> str:
 
 
 def _left_out(rows: dict[str, Any], into: Sequence[str]) -> Iterator[str]:
-    for name, (_, _, not_null, default, generated, identity) in rows.items():
+    for name, (_, _, not_null, default, generated, identity, _) in rows.items():
         if name not in into and not_null and not (default or generated or identity):
             yield f"column {name} may not be null and has no default"
 

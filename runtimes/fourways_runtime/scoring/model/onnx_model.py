@@ -1,7 +1,8 @@
 """ONNX models, on onnxruntime's CPU provider.
 
-The file is read once and checked, and the checked bytes are loaded: nothing can change in between. Weights in other files are rejected unless the deployment allows them, and then they
-come from a private copy of the model's own folder.
+The file is read once and checked, and the checked bytes are loaded: nothing can change in between.
+Weights in other files are rejected unless the deployment allows them, and then they come from a
+private copy of the model's own folder.
 """
 
 from __future__ import annotations
