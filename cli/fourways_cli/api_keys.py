@@ -145,7 +145,7 @@ def create(
         bool, typer.Option("--add", help="Keep the caller's earlier keys, to replace one.")
     ] = False,
 ) -> None:
-    """Create an API key and print it. It is stored nowhere: only its digest is."""
+    """Create an API key and print it. Only its digest is stored."""
     if not CALLER_NAME.fullmatch(caller):
         raise invalid(f"{displayed(caller)}: a caller's name has lower-case letters, digits and -")
     for one in scope:

@@ -122,7 +122,7 @@ def _change(before: Json, after: Json) -> str:
 
 
 def _await_ready(cluster: ClusterTarget, applied: _Applied, seconds: float) -> bool:
-    """Wait until a deployment is ready, and say the next step, or else what is in the way."""
+    """Wait until a deployment is ready, and print the next step, or else why it is not ready."""
     deadline = time.monotonic() + seconds
     while True:
         documents = or_exit(partial(cluster.deployments, applied.namespace))
@@ -154,7 +154,7 @@ def delete(
         float, wait_option("Seconds to wait until they are gone (0 = don't wait).")
     ] = 60.0,
 ) -> None:
-    """Delete deployments from a cluster, with all that the operator made for them.
+    """Delete deployments from a cluster, with all objects that the operator made for them.
 
     Their predictions stay in the store unless the deployment says `deletionPolicy: Delete`;
     `fourways purge` removes them.

@@ -32,7 +32,7 @@ def convert(
     sample: SampleOption = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Convert a scikit-learn (skops), XGBoost or LightGBM model to ONNX, and prove it.
+    """Convert a scikit-learn (skops), XGBoost or LightGBM model to ONNX, and verify it.
 
     Up to 10,000 rows of the sample are scored by both models: the greatest difference is printed,
     and a conversion that gives another class or another number is refused. Forests, boosting and

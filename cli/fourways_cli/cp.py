@@ -34,7 +34,7 @@ def cp(
         str,
         typer.Argument(
             metavar="pvc://CLAIM/PATH",
-            help="Where they are to be; a folder if it ends with /.",
+            help="Destination; a folder if it ends with /.",
             callback=_check_place,
         ),
     ],

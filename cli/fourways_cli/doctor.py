@@ -42,7 +42,7 @@ def doctor(
     context: ContextOption = None,
     output: TableOutputOption = TableOutput.TABLE,
 ) -> None:
-    """Say what is missing or wrong on this machine and on the cluster, and what to do.
+    """Check this machine and the cluster: name what is missing or wrong, and the fix.
 
     It changes nothing, and reads no Secret's value. Exits with 1 if there is a fault.
     """

@@ -58,7 +58,7 @@ def explain(
     file: Annotated[Path, typer.Argument(help="A YAML or JSON file; - is standard input.")],
     output: TextOutputOption = TextOutput.TEXT,
 ) -> None:
-    """Show the decision tree's path to the mode, and what would lead to another mode.
+    """Show how the decision tree chose the mode, and which changes would choose another.
 
     Exits with 2 when a ModelDeployment is invalid; the path of its requirements is shown
     nevertheless, as long as they do not contradict each other.

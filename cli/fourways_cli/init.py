@@ -70,7 +70,7 @@ def init(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
-    """Write a manifest for a model file, which runs as it is and says what to decide.
+    """Write a manifest for a model file. It runs unchanged; comments say what to decide.
 
     Inputs, outputs, types, shapes and names are read from the model; entity key, ranges and
     categories from the sample, whose rows are scored as golden vectors. Model files are data: a

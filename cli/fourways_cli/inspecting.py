@@ -43,7 +43,7 @@ def describe(
     name: DeploymentArgument,
     output: TextOutputOption = TextOutput.TEXT,
 ) -> None:
-    """Show a deployment in full: why its mode, what is in the way, its pods and latest events."""
+    """Show a deployment in full: the reason for its mode, conditions, pods, latest events."""
     document = deployment_of(scope, name)
     found = or_exit(lambda: scope.target.inspect(scope.namespace, name))
     if output is not TextOutput.TEXT:
@@ -75,7 +75,7 @@ def events(
     name: DeploymentArgument,
     output: TableOutputOption = TableOutput.TABLE,
 ) -> None:
-    """List what happened to a deployment and to what was made for it, the latest last.
+    """List the events of a deployment and of the objects made for it, the latest last.
 
     A cluster forgets events after an hour; `fourways up` has those since it started.
     """
@@ -106,7 +106,7 @@ def logs(
         bool, typer.Option("--previous", "-p", help="Those before the container's restart.")
     ] = False,
 ) -> None:
-    """Print what the pods of a deployment write: of a batch deployment, those of its latest run.
+    """Print the logs of a deployment's pods; of a batch deployment, those of its latest run.
 
     Each line begins with the pod's name, unless --pod chooses one.
     """

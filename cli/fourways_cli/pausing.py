@@ -17,7 +17,7 @@ _INSTEAD = {
 
 @given(open_scope)
 def pause(scope: Scope, name: DeploymentArgument) -> None:
-    """Start no more runs of a batch deployment (`batch.suspend`).
+    """Stop starting runs of a batch deployment (`batch.suspend`).
 
     Its predictions are still served, a run in progress ends, and `fourways start-run` still works.
     """
@@ -26,7 +26,7 @@ def pause(scope: Scope, name: DeploymentArgument) -> None:
 
 @given(open_scope)
 def resume(scope: Scope, name: DeploymentArgument) -> None:
-    """Start runs of a paused batch deployment on its schedule again."""
+    """Resume the scheduled runs of a paused batch deployment."""
     _suspend(scope, name, False)
 
 

@@ -53,7 +53,7 @@ def purge(
     wait: Annotated[float, wait_option("Seconds to wait for the Job.")] = 120.0,
     output: TableOutputOption = TableOutput.TABLE,
 ) -> None:
-    """List, and with --yes remove, what the store holds of deleted deployments of a name.
+    """List what the store holds of deleted deployments of a name; with --yes, remove it.
 
     What belongs to the deployment that exists now is never listed or removed. On a cluster this
     creates a Job, so it needs the right to create Jobs in the namespace.

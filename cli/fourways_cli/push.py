@@ -22,9 +22,7 @@ def push(
             metavar="FILE|FOLDER", help="Model file, a folder with one, or an MLflow model folder."
         ),
     ],
-    uri: Annotated[
-        str, typer.Argument(metavar="oci://HOST/REPOSITORY:TAG", help="Where it is to be.")
-    ],
+    uri: Annotated[str, typer.Argument(metavar="oci://HOST/REPOSITORY:TAG", help="Destination.")],
     manifest: Annotated[
         Path | None,
         typer.Option(

@@ -40,7 +40,7 @@ def get(
     ] = False,
     output: ListOutputOption = ListOutput.TABLE,
 ) -> None:
-    """Show deployments, whether they are ready, and what is in the way.
+    """Show deployments: whether they are ready, and if not, why.
 
     Tables say on standard error where the deployments are: on a cluster, or on this machine. json
     and yaml are as of `kubectl get`: the object for a NAME, otherwise a List.

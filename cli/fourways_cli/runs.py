@@ -80,7 +80,7 @@ def start_run(
         last = or_exit(lambda: record.await_run(started, seconds))
     if last is None:
         raise failed(f"run {started} did not end within {seconds:g} s; it continues")
-    say(f"{last['outcome']}: {last.get('rows', 0)} rows, {last.get('rejects', 0)} rejects")
+    say(f"{last['outcome']}: {last.get('rows', 0)} rows, {last.get('rejects', 0)} rejected")
     if last["outcome"] == "Failed":
         raise failed(last.get("message", ""))
 
@@ -146,7 +146,7 @@ def rollback(
     ] = None,
     wait: Annotated[float, wait_option("Seconds to wait for the end (0 = don't wait).")] = 120.0,
 ) -> None:
-    """Make answers come from an earlier run again. Nothing is scored; the next run publishes anew.
+    """Serve the predictions of an earlier run again. Nothing is scored, and the next run publishes.
 
     On a cluster this creates a Job, so it needs the right to create Jobs in the namespace.
     """

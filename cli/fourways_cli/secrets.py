@@ -21,7 +21,8 @@ MAX_BYTES = 1 << 20
 """Kubernetes' limit for a Secret."""
 
 secret = typer.Typer(
-    help="Make Secrets that say which deployments and hosts may have them.", no_args_is_help=True
+    help="Create Secrets that name the deployments and hosts that may use them.",
+    no_args_is_help=True,
 )
 
 

@@ -279,7 +279,7 @@ def difference_table(before: str, after: str, difference: Json) -> Table:
     rows: list[tuple[str, str, str]] = [
         ("keys", keys[0], keys[1]),
         ("keys only here", counts["before"], counts["after"]),
-        ("other prediction", "", f"{changed:,}{share}"),
+        ("different prediction", "", f"{changed:,}{share}"),
     ]
     for output, shift in difference["shifts"].items():
         rows.append((f"mean {output}", _mean(shift["before"]), _mean(shift["after"])))

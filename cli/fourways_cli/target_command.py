@@ -112,8 +112,8 @@ class Scope:
         if isinstance(self.target, ClusterTarget):
             return self.target
         raise failed(
-            f"{self.where} runs the manifest files that it was given: edit them, it takes up each "
-            f"edit. To {verb} on a cluster, add --cluster"
+            f"{self.where} runs the manifest files that it was given: edit them, and it reloads "
+            f"them. To {verb} on a cluster, add --cluster"
         )
 
 

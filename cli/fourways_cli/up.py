@@ -80,7 +80,7 @@ def up(
     """Run the manifests here: no cluster, no Docker, SQLite as the store.
 
     Batch deployments run once at the start, then on their schedule; bundles for devices are built
-    once. Kafka sources are read from the brokers of the manifest. Edited manifests are taken up.
+    once. Kafka sources are read from the brokers of the manifest. Edited manifests are reloaded.
     Ctrl-C ends everything; predictions, events and bundles stay in the state folder.
     """
     deployments = read_deployments(files, namespace=namespace)

@@ -109,7 +109,7 @@ class InputField(ApiModel):
     ] = None
     """Columns that this input stands for, in the model's order, each a single value of the type:
     names, or numbered ones as pixel{0..783}. A request has them as one tensor with this input's
-    name or as a tensor each; tables and events have each under its own name."""
+    name or as one tensor per column; tables and events have each under its own name."""
 
     image: ImageInput | None = None
     """Decode an input of type bytes as an image (JPEG, PNG, WebP, BMP, GIF)."""
@@ -252,8 +252,8 @@ class OutputField(ApiModel):
 
     reduce: Literal["ArgMax", "Max", "TopK", "TopKMax"] | None = None
     """Reduce the output tensor along its last axis: to the index of the maximum (ArgMax), to the
-    maximum (Max), or to the indices (TopK) or values (TopKMax) of as many greatest ones as the last
-    dimension of shape says, the greatest first."""
+    maximum (Max), or to the indices (TopK) or values (TopKMax) of the K greatest elements, in
+    descending order, where K is the last dimension of shape."""
 
     threshold: Number | None = None
     """Least value for which the output is true, 1, or the second of two categories. Below it, it is

@@ -97,7 +97,7 @@ class Variable(ApiModel):
     """Name of the variable."""
 
     value: Text = ""
-    """Its value, as it is: nothing in it is expanded. Credentials belong into a Secret."""
+    """Its value, as it is: nothing in it is expanded. Credentials belong in a Secret."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

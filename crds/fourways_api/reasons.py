@@ -165,7 +165,7 @@ class Reason(StrEnum):
         TRANSIENT,
         ("realtime",),
         "The cluster has no ScaledObjects, by which KEDA adds replicas.",
-        "Install KEDA, or remove realtime.targetConcurrency: the use of the CPU decides then.",
+        "Install KEDA, or remove realtime.targetConcurrency: the autoscaler then goes by CPU use.",
     )
     KubeRayMissing = (
         "KubeRayMissing",
@@ -207,8 +207,8 @@ class Reason(StrEnum):
         FAILURE,
         COMPARED,
         "Inputs or outputs are distributed otherwise than in training (`monitoring`).",
-        "Look for their cause in `status.drift`: a broken source, a changed unit, a changed world. "
-        "In the last case train again, with a new profile.",
+        "Look for the cause in `status.drift`: a broken source, a changed unit, or a real change. "
+        "In the last case, train again and write a new profile.",
     )
     Answering = "Answering", NORMAL, SERVED, "At least one ready pod serves predictions."
     Asleep = (
@@ -532,7 +532,7 @@ class Reason(StrEnum):
         STALLED,
         ("streaming",),
         "The broker's stream deletes events as soon as they are delivered, before they are scored.",
-        "Set the stream's retention to limits; make a work queue anew with it.",
+        "Set the stream's retention to limits; a work queue has to be created again.",
     )
     EventsExpired = (
         "EventsExpired",
@@ -546,13 +546,13 @@ class Reason(StrEnum):
         FAILURE,
         ("streaming",),
         "An event has waited for its prediction for longer than `streaming.maxLag`.",
-        "Add consumers (`streaming.minReplicas`), or correct what holds them up.",
+        "Add consumers (`streaming.minReplicas`), or remove what delays them.",
     )
     EventTooLarge = (
         "EventTooLarge",
         FAILURE,
         ("streaming",),
-        "An event is larger than its broker takes.",
+        "An event is larger than its broker accepts.",
         "Send less in one event, or raise the broker's limit.",
     )
     NotPublishable = (
@@ -626,7 +626,7 @@ class Reason(StrEnum):
         "StoreReadOnly",
         TRANSIENT,
         ALL,
-        "The prediction store lets nobody, or not this login, write.",
+        "The prediction store is read-only, or this login may not write to it.",
         "Grant the login the right to write, or name the primary server in the store's Secret.",
     )
     StoreFull = (

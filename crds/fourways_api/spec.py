@@ -31,7 +31,7 @@ class Resources(ApiModel):
     """Memory limit, such as 512Mi or 1.5Gi. A worker that exceeds it is killed."""
 
     gpus: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Number of GPUs. The runtime's own image uses none: it is for images of one's own."""
+    """Number of GPUs. The runtime's own image uses none: it is for images of your own."""
 
     gpu_resource: ResourceName | None = None
     """Name under which the nodes offer GPUs, such as amd.com/gpu. Without it: nvidia.com/gpu."""
@@ -142,7 +142,7 @@ class Spec(ApiModel):
     """CPU and memory of each worker."""
 
     pod: Pod | None = None
-    """The pods: nodes, priority, labels, images' credentials. It holds for every mode."""
+    """Settings of the pods, in every mode: nodes, priority, labels, image pull Secrets."""
 
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
     """What happens to predictions, runs, rejects and dead letters in the prediction store when the

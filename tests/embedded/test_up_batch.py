@@ -139,7 +139,7 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
     _restart(up, tmp_path)
     told = up.fourways("start-run", "churn", "--resume", failed)
     assert f"it resumes {failed}" in told
-    assert f"Succeeded: {FILES * ROWS} rows, 0 rejects" in told
+    assert f"Succeeded: {FILES * ROWS} rows, 0 rejected" in told
     after = _recorded(up, "writing")
     assert len(after) == FILES
     assert {number: after[number] for number in between} == between, "scored again"

@@ -179,7 +179,7 @@ def test_two_runs_are_compared(target: MemoryTarget) -> None:
     assert target.asked == ["/runs/m/diff?from=m-1&to=m-2"]
     rows = {line.strip().split("  ")[0]: line.split() for line in said.output.splitlines()}
     assert rows["keys"][1:] == ["201", "202"]
-    assert "(25.0%" in rows["other prediction"]
+    assert "(25.0%" in rows["different prediction"]
     assert rows["mean p"][2:] == ["0.25", "0.5"]
     fourways("compare-runs", "m")
     assert target.asked[-2:] == ["/runs/m", "/runs/m/diff?from=m-1&to=m-2"]
@@ -279,7 +279,7 @@ def test_an_old_name_does_the_same_and_says_the_new_one(
 def test_a_run_is_seen_to_its_end(target: MemoryTarget) -> None:
     said = fourways("start-run", "m")
     assert said.exit_code == 0, said.output
-    assert "Succeeded: 7 rows, 1 rejects" in said.output
+    assert "Succeeded: 7 rows, 1 rejected" in said.output
     assert target.started == [("run", None)]
 
 

@@ -13,7 +13,7 @@ from .serving_runtime import ServingRuntimeReference
 
 
 class RequestLimits(ApiModel):
-    """How large requests and responses may be."""
+    """Size limits of requests and responses."""
 
     body_mi_b: Annotated[int, Field(ge=1, le=128, alias="bodyMiB")] = 16
     """Maximum size of a request's body, also once it is decompressed, in MiB."""
@@ -36,18 +36,17 @@ class Realtime(ApiModel):
     """Maximum number of replicas. If it is above minReplicas, an autoscaler chooses the number."""
 
     target_cpu_percent: Annotated[int, Field(ge=1, le=100)] = 70
-    """Mean use of the CPU, as a share of resources.cpu, above which the autoscaler adds a
-    replica."""
+    """Average CPU use, as a share of resources.cpu, above which the autoscaler adds a replica."""
 
     target_concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Requests at a time for each replica above which the autoscaler adds a replica, instead of the
-    use of the CPU. It needs KEDA, and the installation's Prometheus."""
+    """Number of concurrent requests per replica above which the autoscaler adds a replica, instead
+    of the CPU use. It needs KEDA, and the installation's Prometheus."""
 
     timeout: Duration = "1s"
     """Maximum duration of a request. A request that takes longer is refused."""
 
     limits: RequestLimits = RequestLimits()
-    """How large requests and responses may be."""
+    """Size limits of requests and responses."""
 
     scale_to_zero_after: Duration = "5m"
     """Time without a request after which the last replica ends, with minReplicas 0."""
