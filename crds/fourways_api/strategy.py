@@ -159,7 +159,9 @@ def _rare_and_patient(needs: Requirements) -> Step:
         )
     else:
         because, otherwise = (
-            "traffic is steady",
+            f"traffic is more than {LOW_RATE:g} request per second"
+            if needs.bursty
+            else "traffic is steady",
             "set requirements.bursty with requestsPerSecond of 1 or less",
         )
     return Step(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import cel
 import pytest
 from hypothesis import given, settings
@@ -128,3 +131,28 @@ def test_an_explicit_mode_is_its_own_reason() -> None:
 
     spec = parse(good()["everything"]).spec
     assert spec.choice() == Choice("batch", "spec.mode selects it", ())
+
+
+@pytest.mark.parametrize(
+    ("needs", "because"),
+    [
+        ({}, "traffic is steady"),
+        ({"bursty": True, "requestsPerSecond": 2}, "traffic is more than 1 request per second"),
+        ({"bursty": True, "latency": "50ms"}, "callers wait at most 50ms, less than a cold start"),
+    ],
+)
+def test_a_replica_is_kept_for_the_reason_that_holds(
+    needs: dict[str, object], because: str
+) -> None:
+    assert choose(Requirements.model_validate(needs)).path[-1].because.startswith(because)
+
+
+def test_the_page_about_modes_names_the_requirements_that_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs/choosing-a-mode.md").read_text()
+    table = page.partition("| requirement |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = {text.split(":")[0] for row in rows for text in re.findall(r"`([^`]+)`", row)}
+    values = {"OnRequest", "Continuous"}
+    assert named - values == {
+        field.alias or name for name, field in Requirements.model_fields.items()
+    }
