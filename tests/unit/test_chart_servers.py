@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fourways_api.audience import DEPLOYMENTS_KEY
+from fourways_api.audience import DEPLOYMENTS_KEY, HOSTS_KEY, host_is_listed, listed
 from fourways_runtime.io.brokers.nats_client import _NAMES as NATS_KEYS
 from tools.install_yaml import CHART, rendered
 
@@ -66,13 +66,23 @@ def test_two_stores_are_refused(helm: str) -> None:
 def test_nats_has_credentials_that_its_clients_understand(helm: str) -> None:
     objects = rendered(helm, *NATS)
     data = only(objects, "Secret", "fourways-trial-nats")["stringData"]
-    assert data.keys() <= NATS_KEYS | {DEPLOYMENTS_KEY}
+    assert data.keys() <= NATS_KEYS | {DEPLOYMENTS_KEY, HOSTS_KEY}
     pod = only(objects, "StatefulSet")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert data["password"] not in json.dumps(pod), "only the Secret holds it"
     assert container["args"][-4:] == ["--user", data["username"], "--pass", "$(PASSWORD)"]
     # The chart renders the same each time where Helm sees no cluster.
     assert rendered(helm, *NATS) == objects
+
+
+@pytest.mark.parametrize("end", ["", ".shop", ".shop.svc", ".shop.svc.cluster.local"])
+def test_the_password_of_nats_may_be_sent_to_it_and_to_no_other(helm: str, end: str) -> None:
+    objects = rendered(helm, *NATS, "--namespace", "shop")
+    hosts = listed(only(objects, "Secret", "fourways-trial-nats")["stringData"][HOSTS_KEY])
+    service = only(objects, "Service", "fourways-trial-nats")["metadata"]["name"]
+    assert host_is_listed(f"{service}{end}", 4222, hosts)
+    assert not host_is_listed(f"{service}{end}", 80, hosts)
+    assert not host_is_listed(f"nats{end}", 4222, hosts)
 
 
 def test_streams_are_made_by_the_runtime_s_image(helm: str) -> None:
