@@ -30,6 +30,8 @@ PEOPLE: dict[str, list[Any]] = {
 }
 ORDER = ["id", "spend", "seen", "grid", "age", "word"]
 
+TIMES = ["1970-01-01T00:00:00Z", *(f"2026-01-0{day}T00:00:00Z" for day in (5, 4, 3, 7, 6))]
+
 
 def answer_to(keys: list[str]) -> dict[str, Any]:
     rows = [[key, *PEOPLE.get(key, [None] * 5)] for key in keys]
@@ -37,8 +39,11 @@ def answer_to(keys: list[str]) -> dict[str, Any]:
         ["PRESENT" if at == 0 or key in PEOPLE else "NOT_FOUND" for at in range(len(ORDER))]
         for key in keys
     ]
-    columns = zip(zip(*rows, strict=True), zip(*states, strict=True), strict=True)
-    results = [{"values": list(v), "statuses": list(s)} for v, s in columns]
+    columns = zip(zip(*rows, strict=True), zip(*states, strict=True), TIMES, strict=True)
+    results = [
+        {"values": list(v), "statuses": list(s), "event_timestamps": [time] * len(v)}
+        for v, s, time in columns
+    ]
     return {"results": results, "metadata": {"feature_names": ORDER}}
 
 
@@ -115,6 +120,15 @@ async def test_rows_are_read_and_absent_entities_have_none(
     path, asked, token = server.asked[-1]
     assert (path, token) == ("/get-online-features", None)
     assert asked == {"feature_service": "people", "entities": {"id": ["ann", "nobody", "bob"]}}
+
+
+async def test_a_row_is_as_old_as_its_oldest_feature(server: FeatureServer, tmp_path: Path) -> None:
+    features = opened(tmp_path, server.uri, asOf="event_timestamp")
+    await features.check()
+    found = await features.fetch(["ann", "nobody"])
+    await features.close()
+    assert list(found) == ["ann"]
+    assert found["ann"]["event_timestamp"] == "2026-01-03T00:00:00Z"
 
 
 async def test_a_token_beside_the_address_is_sent_and_read_again(

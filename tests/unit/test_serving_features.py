@@ -240,3 +240,62 @@ async def test_a_request_without_rows_looks_nothing_up(world: World) -> None:
         answer = await plane.infer(tensor("rate", "FP32", [], [0]), tensor("id", "BYTES", [], [0]))
         assert answer.status_code == 200
         assert answer.json()["outputs"][0]["shape"] == [0]
+
+
+# ---------------------------------------------------------------- since when
+
+
+def timed(world: World) -> None:
+    world.run(
+        "CREATE TABLE timed (id TEXT PRIMARY KEY, age INTEGER, spend REAL, since TEXT)",
+        "INSERT INTO timed VALUES ('a', 30, 2, '2026-01-31 12:00:00.5+02:00'),"
+        " ('b', 40, 4, '2026-02-01'), ('new', 50, 1, NULL), ('odd', 30, 1, 'lately'),"
+        " ('old', 130, 1, '2026-01-01')",
+    )
+
+
+async def test_an_answer_says_since_when_the_rows_hold(world: World) -> None:
+    timed(world)
+    async with world.serve(table="timed", asOf="since") as plane:
+        keys = tensor("id", "BYTES", ["a", "b", "new"])
+        answer = await plane.infer(keys, tensor("rate", "FP32", [1, 1, 1]))
+        assert scores(answer)[:2] == [11.125, 12.125]
+        told = {
+            "features": "looked up",
+            "features_as_of": ["2026-01-31T10:00:00.500000Z", "2026-02-01T00:00:00Z", None],
+        }
+        assert answer.json()["parameters"] == told
+        everything = [tensor("age", "INT32", [30]), tensor("spend", "FP32", [2])]
+        given = await plane.infer(*everything, tensor("rate", "FP32", [1]))
+        assert "parameters" not in given.json()
+
+
+async def test_a_time_that_cannot_be_read_is_the_databases_fault(world: World) -> None:
+    timed(world)
+    async with world.serve(table="timed", asOf="since") as plane:
+        assert refused(await plane.infer(tensor("id", "BYTES", ["odd", "a"]), RATE)) == (
+            502,
+            "since: 'lately' is not a date or time such as 2026-01-31T12:30:00Z"
+            " (the feature database, key 'odd') (row 0)",
+        )
+        keys = tensor("id", "BYTES", ["odd", "a", "old", "b"])
+        rates = tensor("rate", "FP32", [1, 1, 1, 1])
+        answer = await plane.infer(keys, rates, parameters={"partial": True})
+        told = answer.json()["parameters"]
+        assert told["rows"] == [1, 3]
+        assert told["features_as_of"] == ["2026-01-31T10:00:00.500000Z", "2026-02-01T00:00:00Z"]
+
+
+async def test_the_column_has_to_be_there(world: World) -> None:
+    with pytest.raises(FeaturesMismatch, match="table people has no column since"):
+        async with world.serve(asOf="since"):
+            pass
+
+
+async def test_a_row_is_looked_up_once_within_its_time(world: World) -> None:
+    async with world.serve(cacheTtl="1h") as plane:
+        assert scores(await plane.infer(KEYS, RATE)) == [11.125, 12.125]
+        world.run("UPDATE people SET age = 0")
+        assert scores(await plane.infer(KEYS, RATE)) == [11.125, 12.125]
+        assert await plane.metric("fourways_feature_lookups_total") == 1
+        assert await plane.metric("fourways_feature_cached_entities_total") == 2

@@ -58,6 +58,14 @@ class FeatureLookup(ApiModel):
     timeout: Duration = "50ms"
     """Maximum duration of the lookup."""
 
+    cache_ttl: Duration | None = None
+    """How long a replica uses a row that it found for further requests with the same entity key.
+    Default: every request is looked up."""
+
+    as_of: FieldName | None = None
+    """Name of the column with the date or time since when a row's values hold. Answers repeat it,
+    in the parameter features_as_of. With Feast: event_timestamp."""
+
     on_timeout: Literal["UseDefaults", "Fail"] = "Fail"
     """What to do when the lookup exceeds its timeout or the database is unavailable."""
 
@@ -72,5 +80,11 @@ class FeatureLookup(ApiModel):
             "set exactly one of table and query",
         ),
         longer_than_zero("timeout"),
+        Rule(
+            "!has(self.cacheTtl) || duration(self.cacheTtl) > duration('0s')",
+            "cacheTtl is zero",
+            "set a duration such as 1s, or remove cacheTtl: every request is looked up then",
+            ".cacheTtl",
+        ),
         no_two_share("defaults", "name", "two defaults have the same input", "keep one of them"),
     )

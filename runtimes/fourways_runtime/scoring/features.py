@@ -22,6 +22,9 @@ class FeatureReader(Protocol):
 
         """
 
+    def age(self, key: Key) -> float:
+        """Return how many seconds ago the row that :meth:`fetch` returns was looked up."""
+
     async def check(self) -> None:
         """Connect, and check that every input has a column of a compatible type.
 

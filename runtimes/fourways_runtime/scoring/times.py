@@ -9,7 +9,7 @@ library.
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Final
 
 PER_SECOND: Final = {
@@ -22,6 +22,7 @@ PER_SECOND: Final = {
 
 DAY = 86_400
 _EPOCH = date(1970, 1, 1).toordinal()
+_EPOCH_TIME = datetime(1970, 1, 1)
 _MOST = 2**63
 _FORM = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})"
@@ -67,6 +68,15 @@ def count_of(kind: str, text: str) -> int:
     if not -_MOST <= count < _MOST:
         raise ValueError(outside(text, kind))
     return count
+
+
+def in_utc(text: str) -> str:
+    """Return a date or time as RFC 3339 in UTC. Raises ValueError, whose text is the fault."""
+    try:
+        moment = _EPOCH_TIME + timedelta(microseconds=count_of("timestamp_us", text))
+    except OverflowError:
+        raise ValueError(f"{text!r} is outside the years 1 to 9999") from None
+    return moment.isoformat() + "Z"
 
 
 def _offset(text: str) -> int:

@@ -20,7 +20,7 @@ from fourways_runtime.scoring import ragged, tensors
 from fourways_runtime.scoring.columns import Array, Key
 from fourways_runtime.scoring.features import FeatureReader, Row
 from fourways_runtime.scoring.literals import from_json
-from fourways_runtime.scoring.times import is_time
+from fourways_runtime.scoring.times import in_utc, is_time
 from fourways_runtime.scoring.values import Faults, by_record, shown
 
 from .faults import FeatureFault
@@ -56,6 +56,7 @@ class FeatureEnricher:
         self._fields = {field.name: field for field in contract.flat_inputs}
         self._reader = reader
         self._fail = features.on_timeout == "Fail"
+        self._as_of = features.as_of
         self._defaults = {
             default.name: _default(default, self._fields[default.name])
             for default in features.defaults
@@ -92,9 +93,14 @@ class FeatureEnricher:
             columns[name], faults = self._column(self._fields[name], rows)
             for row, reason in faults.items():
                 bad.setdefault(row, (name, self._told(reason, keys[row])))
-        looked_up = inference.missing
+        as_of = self._times(rows, keys, bad) if found and self._as_of else None
         complete = replace(
-            inference, columns=columns, missing=(), features=source, looked_up=looked_up
+            inference,
+            columns=columns,
+            missing=(),
+            features=source,
+            features_as_of=as_of,
+            looked_up=inference.missing,
         )
         if bad:
             wrong = [(row, *bad[row]) for row in sorted(bad)]
@@ -121,6 +127,21 @@ class FeatureEnricher:
         shape = (len(rows), *field.shape)
         column, wrong = tensors.from_json(field.type, field.nullable, values, shape, plain=False)
         return column.reshape(shape), by_record(wrong, field.shape) | faults
+
+    def _times(
+        self, rows: Sequence[Row], keys: Sequence[Key], bad: dict[int, tuple[str, str]]
+    ) -> tuple[str | None, ...] | None:
+        """Return since when each row holds; add the rows whose time cannot be read to ``bad``."""
+        column = self._as_of or ""
+        times: list[str | None] = []
+        for at, row in enumerate(rows):
+            value = row.get(column)
+            try:
+                times.append(None if value is None else in_utc(str(value)))
+            except ValueError as error:
+                times.append(None)
+                bad.setdefault(at, (column, self._told(str(error), keys[at])))
+        return tuple(times) if any(times) else None
 
     @staticmethod
     def _flattened(field: InputField, values: list[Any], faults: Faults) -> list[Any]:

@@ -75,6 +75,9 @@ class InferenceRequest:
     features: str | None = None
     """Where the inputs that were left out were taken from."""
 
+    features_as_of: tuple[str | None, ...] | None = None
+    """Since when the looked-up row of each record holds (RFC 3339), if the lookup has that."""
+
     partial: bool = False
     """Whether good rows get predictions even if others are bad. The response then describes the
     error of each bad row, instead of one bad row refusing the request."""
@@ -151,12 +154,14 @@ class InferenceRequest:
         good[[row for row, _, _ in bad]] = False
         kept = np.flatnonzero(good).tolist()
         more = [(self.position(row), name, reason) for row, name, reason in bad]
+        times = self.features_as_of
         return replace(
             self,
             rows=len(kept),
             keys=None if self.keys is None else [self.keys[at] for at in kept],
             block=None if self.block is None else self.block[good],
             columns={name: values[good] for name, values in self.columns.items()},
+            features_as_of=None if times is None else tuple(times[at] for at in kept),
             bad=tuple(sorted([*self.bad, *more])),
             given=tuple(self.position(row) for row in kept),
         )

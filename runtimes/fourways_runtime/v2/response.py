@@ -84,6 +84,11 @@ class Renderer:
         parameters: dict[str, Any] = {}
         if inference.features is not None:
             parameters["features"] = inference.features
+        if inference.features_as_of is not None:
+            bad = {at for at, _, _ in part.bad}
+            times = enumerate(inference.features_as_of)
+            told = [time for row, time in times if inference.position(row) not in bad]
+            parameters["features_as_of"] = told
         if inference.partial:
             parameters |= _partial(inference, part)
         response = InferenceResponse(

@@ -31,6 +31,7 @@ from ..secret_uri import (
     sqlite_path,
 )
 from .base import WHAT, FeatureDatabase, Wanted
+from .cached import CachedFeatures
 from .coalesced import CoalescedFeatures
 from .monitor import FeatureMonitor
 from .observed import FeatureMetrics
@@ -62,6 +63,9 @@ def open_features(
     """
     secret = MountedSecret.of(lookup.database, paths)
     by_name = {field.name: field for field in fields}
+    if lookup.as_of is not None and lookup.as_of not in inputs:
+        inputs = (*inputs, lookup.as_of)
+        by_name[lookup.as_of] = InputField(name=lookup.as_of, type="timestamp_us")
     wanted = Wanted(
         lookup.table,
         lookup.query,
@@ -72,9 +76,10 @@ def open_features(
     )
     if lookup.query is not None and "%(keys)s" not in lookup.query:
         raise ConfigError("the features' query does not use %(keys)s: it would read every entity")
-    return CoalescedFeatures(
-        _source(wanted, secret, policy), wanted.timeout, FeatureMetrics(registry)
-    )
+    source, metrics = _source(wanted, secret, policy), FeatureMetrics(registry)
+    if lookup.cache_ttl is None:
+        return CoalescedFeatures(source, wanted.timeout, metrics)
+    return CachedFeatures(source, wanted.timeout, metrics, seconds(lookup.cache_ttl))
 
 
 def _source(wanted: Wanted, secret: MountedSecret, policy: FetchPolicy) -> FeatureDatabase:

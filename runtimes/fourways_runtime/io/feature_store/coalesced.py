@@ -82,6 +82,10 @@ class CoalescedFeatures:
         finally:
             self._waiting -= 1
 
+    def age(self, key: Key) -> float:
+        """Return how many seconds ago a row that was just returned was looked up: none."""
+        return 0.0
+
     async def check(self) -> None:
         """Connect and check the columns."""
         await self._source.check()

@@ -10,7 +10,7 @@ Source of the protocol: https://docs.feast.dev/reference/feature-servers/python-
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from .base import WHAT, Wanted
 MAX_CONNECTIONS = 4
 MAX_BYTES = 2**24
 """Maximum size of an answer."""
+
+EVENT_TIME = "event_timestamp"
+"""What :attr:`.base.Wanted.inputs` calls the time of the features, which is no feature itself."""
 
 _NO_KEY = b"Missing join key"
 _ABSENT = ("NOT_FOUND", "OUTSIDE_MAX_AGE")
@@ -119,14 +122,12 @@ class FeastSource:
         try:
             told = exact_json.loads(body)
             names: list[str] = told["metadata"]["feature_names"]
-            columns = [(each["values"], each["statuses"]) for each in told["results"]]
-            places = self._wanted.placed(names)
+            columns: list[dict[str, Any]] = told["results"]
+            timed = [EVENT_TIME] if EVENT_TIME in self._wanted.inputs else []
+            places = self._wanted.placed([*names, *timed])
             rows: dict[Key, Row] = {}
             for at, given in enumerate(meant.values()):
-                row: dict[str, Any] = {}
-                for name, place in places:
-                    values, statuses = columns[place]
-                    row[name] = None if statuses[at] in _ABSENT else values[at]
+                row = _row(at, columns, places, len(names))
                 if any(value is not None for value in row.values()):
                     rows.update(dict.fromkeys(given, row))
         except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
@@ -146,6 +147,23 @@ class FeastSource:
                 follow_redirects=False,
             )
         return self._client
+
+
+def _row(
+    at: int, columns: list[dict[str, Any]], places: Sequence[tuple[str, int]], features: int
+) -> Row:
+    """Return the row of one entity; what follows the features is the time of the oldest."""
+    row: dict[str, Any] = {}
+    times: list[str] = []
+    for name, place in places:
+        if place < features and columns[place]["statuses"][at] not in _ABSENT:
+            row[name] = columns[place]["values"][at]
+            times += columns[place].get("event_timestamps", ())[at : at + 1]
+        else:
+            row[name] = None
+    if EVENT_TIME in row and times:
+        row[EVENT_TIME] = min(times)
+    return row
 
 
 def _said(body: bytes) -> str:

@@ -21,6 +21,11 @@ class FeatureMetrics:
             registry=registry,
         )
         misses = Counter("fourways_feature_misses", "Entities without a row.", registry=registry)
+        kept = Counter(
+            "fourways_feature_cached_entities",
+            "Entities answered by a row that was looked up before (cacheTtl).",
+            registry=registry,
+        )
         failures = Counter(
             "fourways_feature_failures",
             "Lookups that timed out.",
@@ -35,6 +40,7 @@ class FeatureMetrics:
         )
         self.timed_out = failures.labels("timeout").inc
         self.unavailable = failures.labels("unavailable").inc
+        self.kept = kept.inc
         self._lookups, self._entities, self._misses = lookups.inc, entities.inc, misses.inc
         self._seconds = seconds.observe
 

@@ -6,6 +6,7 @@ Owns the feature databases of edge deployments. Returns only inputs that the rou
 from __future__ import annotations
 
 import logging
+from time import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter
@@ -17,7 +18,7 @@ from fourways_runtime.errors import WorkloadError
 from fourways_runtime.v2.faults import FEATURES, FeatureFault
 from fourways_runtime.v2.protocol import read_key, refuse
 
-from .views import rfc3339_now
+from .views import rfc3339_at
 
 if TYPE_CHECKING:
     from fourways_runtime.scoring.features import FeatureReader
@@ -51,9 +52,8 @@ class ExtraData:
                 known = ", ".join(features.inputs)[:256]
                 raise refuse("inputs", f"{name[:63]} is not offered; there are: {known}")
         try:
-            found = (await self._reader(route.deployment, features, entity_key).fetch([key])).get(
-                key
-            )
+            reader = self._reader(route.deployment, features, entity_key)
+            found = (await reader.fetch([key])).get(key)
         except WorkloadError as error:
             # The reason may contain an address, so it only goes to the log.
             told = {"deployment": route.deployment, "reason": error.reason}
@@ -63,14 +63,15 @@ class ExtraData:
         if found is None:
             text = "the feature database has no such key"
             raise HttpError(404, text, deployment=route.deployment, key=key)
-        return json_response(
-            {
-                "deployment": route.deployment,
-                "key": key,
-                "features": {name: found.get(name) for name in names},
-                "fetched_at": rfc3339_now(),
-            }
-        )
+        told = {
+            "deployment": route.deployment,
+            "key": key,
+            "features": {name: found.get(name) for name in names},
+            "fetched_at": rfc3339_at(time() - reader.age(key)),
+        }
+        if features.as_of is not None:
+            told["as_of"] = found.get(features.as_of)
+        return json_response(told)
 
     def _reader(
         self, deployment: str, features: FeatureLookup, entity_key: EntityKey
