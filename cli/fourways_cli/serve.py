@@ -97,7 +97,8 @@ class _Served:
         if self.introduced or conditions.get("Ready", {}).get("status") != "True":
             return
         self.introduced = True
-        address = f"http://127.0.0.1:{self.port}/v2/models/{self.draft.name}"
+        gateway = f"http://127.0.0.1:{self.port}"
+        address = f"{gateway}/v2/models/{self.draft.name}"
         body = orjson.dumps(self.draft.request).decode()
         data = body if len(body) <= _INLINE else f"@{self.request}"
         file = orjson.dumps(str(self.request)).decode()
@@ -107,6 +108,7 @@ class _Served:
         )
         say(("manifest", "bold"), f"  {self.manifest}")
         say(("address", "bold"), f"   {address}")
+        say(("page", "bold"), f"      {gateway}/deployments/{self.draft.name}")
         say(("openapi", "bold"), f"   {address}/openapi.json")
         say(("curl", "bold"), f"      curl -s {address}/infer -d {shlex.quote(data)}")
         say(("python", "bold"), f"    python3 -c {shlex.quote(python)}")

@@ -113,6 +113,10 @@ def test_serve_prints_commands_that_answer_and_takes_up_a_new_model(
         [sys.executable, *words[1:]], cwd=serve.folder, capture_output=True, text=True, timeout=60
     )
     assert '"model_name":"wine"' in said.stdout, said.stderr
+    page = serve.line("page")
+    told = httpx.get(page, headers={"accept": "text/html"}, trust_env=False)
+    assert "wine" in told.text
+    assert told.headers["content-type"].startswith("text/html")
     words = shlex.split(serve.line("curl"))
     address, body = words[2], words[4]
 
