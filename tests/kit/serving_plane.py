@@ -127,7 +127,7 @@ async def serving(
         timeout=config.timeout_seconds,
     )
     enricher, _ = await shell._features(config, registry) or (None, None)
-    app.use(loaded.reader, batcher, enricher)
+    app.use(loaded.reader, batcher, enricher, loaded.known)
     limits = httpx.Limits(max_connections=64)
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{server.port}", limits=limits, verify=NO_TLS

@@ -273,7 +273,13 @@ async def test_extra_data_by_key(tmp_path: Path) -> None:
         entity_key=key,
         features=lookup.model_copy(update={"database": SecretReference(secret_name="none")}),
     )
-    async with serving(tmp_path, offered, away, route(deployment="bare")) as plane:
+    kept = lookup.model_copy(update={"cache_ttl": "1h", "as_of": "since"})
+    slow = route(deployment="kept", features=kept, entity_key=key)
+    async with serving(tmp_path, offered, away, slow, route(deployment="bare")) as plane:
+        first, again = [(await plane.get("/features/kept/7"))[1] for _ in range(2)]
+        assert (first["as_of"], first["features"]) == ("2026-01-31", {"size": 12.5, "name": "hall"})
+        # What is used again is as old as it is.
+        assert again["fetched_at"][:21] == first["fetched_at"][:21]
         status, told = await plane.get("/features/vad/7?inputs=name")
         assert (status, told["key"], told["features"]) == (200, 7, {"name": "hall"})
         assert told["fetched_at"].endswith("Z")

@@ -6,17 +6,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from fourways_api import Contract
+from fourways_runtime.v2.examples import example_tensor, examples_of
 from fourways_runtime.workloads.gateway.access import ACCESS
 from tests.kit.gateway_plane import running
 from tests.kit.lazy import LazyModule
 from tests.kit.serving_plane import MIXED, configure, mixed, serving
 from tools.installation import ROOT
-from tools.kit.models import LINEAR, linear
+from tools.kit.models import LINEAR, WEIGHTS, linear
 
 jsonschema = LazyModule("jsonschema")
 openapi_spec_validator = LazyModule("openapi_spec_validator")
+
+SCORE = float((WEIGHTS.reshape(-1) * [33, 0.5, 1.25]).sum())
 
 
 def judged(document: dict[str, Any], schema: str) -> Any:
@@ -36,6 +41,40 @@ async def test_the_examples_are_answered(
             assert answer.status_code == 200, answer.text
             schema = methods["post"]["responses"]["200"]["content"]["application/json"]["schema"]
             judged(document, schema["$ref"].rpartition("/")[2]).validate(answer.json())
+
+
+async def test_the_examples_are_a_golden_vector(tmp_path: Path) -> None:
+    record = {"age": 33, "spend": 0.5, "rate": 1.25}
+    golden = tmp_path / "golden.jsonl"
+    golden.write_bytes(orjson.dumps({"inputs": record, "outputs": {"score": SCORE}}))
+    contract = {**LINEAR, "goldenVectors": {"uri": golden.as_uri()}}
+    async with serving(configure(tmp_path, linear(), contract, timeoutSeconds=30)) as plane:
+        document = (await plane.client.get("/v2/models/churn/openapi.json")).json()
+        found = {
+            path: methods["post"]["requestBody"]["content"]["application/json"]["example"]
+            for path, methods in document["paths"].items()
+        }
+        assert found["/v1/models/churn:predict"] == {"instances": [record]}
+        tensors = found["/v2/models/churn/infer"]["inputs"]
+        assert [tensor["data"] for tensor in tensors] == [[33], [0.5], [1.25]]
+        answer = await plane.client.post("/v2/models/churn/infer", json={"inputs": tensors})
+        assert answer.json()["outputs"][0]["data"] == [pytest.approx(SCORE)]
+
+
+def test_a_value_that_is_missing_or_long_is_made_up() -> None:
+    inputs = [
+        {"name": "a", "type": "float32", "nullable": True},
+        {"name": "words", "type": "string"},
+        {"name": "grid", "type": "float32", "shape": [-1, 2]},
+        {"name": "lags", "type": "float32", "columns": ["x{0..2}"]},
+    ]
+    contract = Contract.model_validate({**LINEAR, "inputs": inputs})
+    known = {"a": None, "words": "x" * 3000, "grid": [[1, 2], [3, 4]], "x0": 7, "x1": 8, "x2": 9}
+    shown = examples_of(contract, known)
+    assert shown == {"a": 0, "words": "TEXT", "grid": [[1, 2], [3, 4]], "lags": [7, 8, 9]}
+    grid = example_tensor(contract.inputs[2], shown["grid"])
+    assert (grid["shape"], grid["data"]) == ([1, 2, 2], [[[1, 2], [3, 4]]])
+    assert examples_of(contract, {"x0": 7})["lags"] == [0, 0, 0]
 
 
 async def test_the_schema_refuses_what_the_server_refuses(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Nothing heavy is imported here, so that the server is live before numpy is impor
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -60,12 +60,18 @@ class ModelServer:
         self._faults_of: list[Callable[[], WorkerFault | None]] = []
         self._drift: Callable[[], DriftStatus | None] = lambda: None
         self._afterwards: list[Callable[[], Awaitable[None]]] = []
+        self._known: Mapping[str, Any] = {}
 
     def use(
-        self, reader: RequestTemplates, batcher: Batcher, enricher: FeatureEnricher | None = None
+        self,
+        reader: RequestTemplates,
+        batcher: Batcher,
+        enricher: FeatureEnricher | None = None,
+        known: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start serving with these parts."""
+        """Start serving with these parts; ``known`` are a record's inputs, for the examples."""
         self._reader, self._batcher, self._enricher = reader, batcher, enricher
+        self._known = known or {}
         self.metrics.ready()
 
     def report_fault(self, fault: Callable[[], WorkerFault | None]) -> None:
@@ -208,7 +214,8 @@ class ModelServer:
         config = self._config
         looked_up = self._looked_up()
         asked: Literal["both", "inputs"] = "both" if looked_up else "inputs"
-        return document(config.name, config.model.version, config.contract, asked, looked_up)
+        about = config.name, config.model.version, config.contract
+        return document(*about, asked, looked_up, self._known)
 
     def model_ready(self, request: Request) -> Response:
         """Return whether the model is ready."""

@@ -6,14 +6,14 @@ each with its range, categories and description. Pure: no I/O, no numpy.
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from fourways_api import Contract, InputField, OutputField
 from fourways_http import Response, json_response
 from fourways_runtime.scoring import times
-from fourways_runtime.scoring.images import EXAMPLE
 
+from .examples import example_tensor, examples_of
 from .protocol import DATATYPES
 
 Json: TypeAlias = dict[str, Any]
@@ -34,10 +34,20 @@ _ERRORS = {
 
 
 def document(
-    name: str, version: str, contract: Contract, asked: Asked, optional: tuple[str, ...] = ()
+    name: str,
+    version: str,
+    contract: Contract,
+    asked: Asked,
+    optional: tuple[str, ...] = (),
+    known: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Return the document as a response; ``optional`` are inputs that may be left out."""
+    """Return the document as a response.
+
+    ``optional`` are inputs that may be left out. ``known`` are the inputs of a real record, by
+    column; the examples have them, as far as they are short.
+    """
     record, outputs = _record(contract, asked, optional), _outputs(contract)
+    shown = {} if asked == "key" else examples_of(contract, known or {})
     return json_response(
         {
             "openapi": "3.1.0",
@@ -46,7 +56,7 @@ def document(
                 "version": version,
                 "description": f"Predictions of {name}.",
             },
-            "paths": _paths(name, contract, asked),
+            "paths": _paths(name, contract, asked, shown),
             "components": {
                 "schemas": {
                     "Record": record,
@@ -66,8 +76,9 @@ def document(
 # ---- paths
 
 
-def _paths(name: str, contract: Contract, asked: Asked) -> Json:
-    tensors = [_example_tensor(field) for field in contract.inputs] if asked != "key" else []
+def _paths(name: str, contract: Contract, asked: Asked, shown: Json) -> Json:
+    inputs = [field for field in contract.inputs if field.name in shown]
+    tensors = [example_tensor(field, shown[field.name]) for field in inputs]
     if asked != "inputs":
         tensors = [_key_tensor(contract), *(tensors if asked == "both" else [])]
     paths: Json = {
@@ -86,7 +97,7 @@ def _paths(name: str, contract: Contract, asked: Asked) -> Json:
                 "One object for each record",
                 "Instances",
                 "Predictions",
-                {"instances": [_example(contract, asked)]},
+                {"instances": [_example(contract, asked, shown)]},
             )
         },
     }
@@ -274,10 +285,9 @@ _LOOKUP: Json = {
 # ---- examples
 
 
-def _example(contract: Contract, asked: Asked) -> Json:
+def _example(contract: Contract, asked: Asked, shown: Json) -> Json:
     key = {contract.entity_key.name: _example_key(contract)} if asked != "inputs" else {}
-    inputs = {field.name: _value(field) for field in contract.inputs} if asked != "key" else {}
-    return {**key, **inputs}
+    return {**key, **shown}
 
 
 def _example_key(contract: Contract) -> Any:
@@ -288,35 +298,3 @@ def _key_tensor(contract: Contract) -> Json:
     kind = DATATYPES[contract.entity_key.type]
     name = contract.entity_key.name
     return {"name": name, "datatype": kind, "shape": [1], "data": [_example_key(contract)]}
-
-
-def _example_tensor(field: InputField) -> Json:
-    data = [_value(field)]
-    return {
-        "name": field.name,
-        "datatype": DATATYPES[field.type],
-        "shape": [1, *(abs(size) for size in field.value_shape)],
-        "data": data,
-    }
-
-
-def _value(field: InputField) -> Any:
-    """Return a value that the contract allows, nested as the field's shape."""
-    value: Any = 0
-    if field.categories:
-        value = field.categories[0]
-    elif field.type in ("bool", "string", "bytes") and field.image is None:
-        value = {"bool": False, "bytes": "QUJD"}.get(field.type, "TEXT")
-    elif field.image is not None:
-        value = base64.b64encode(EXAMPLE).decode()
-    elif times.is_time(field.type):
-        value = times.example(field.type)
-    elif field.range is not None:
-        low, high = field.range.min, field.range.max
-        if low is not None and low > 0:
-            value = low
-        elif high is not None and high < 0:
-            value = high
-    for size in reversed(field.value_shape):
-        value = [value] * abs(size)
-    return value

@@ -54,6 +54,9 @@ class Prepared:
     profile: TrainingProfile | None = None
     """The training profile with which records are compared, if they are."""
 
+    vectors: tuple[Vector, ...] = ()
+    """The golden vectors, if there are any."""
+
 
 def prepare(
     config: RuntimeConfig,
@@ -83,12 +86,13 @@ def prepare(
     pipeline = Pipeline(contract, model)
     logger.info("model loaded", extra={"digest": file.digest, "version": reference.version})
     golden = config.contract.golden_vectors
+    vectors: tuple[Vector, ...] = ()
     if golden is not None:
         vectors = fetch_golden(config, golden)
         with WATCH.doing("checking the golden vectors"):
             check_vectors(pipeline, vectors, golden)
         logger.info("golden vectors agree", extra={"vectors": len(vectors)})
-    return Prepared(model, pipeline, file.digest, fetch_profile(config))
+    return Prepared(model, pipeline, file.digest, fetch_profile(config), vectors)
 
 
 def call_seconds(config: RuntimeConfig) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter
 
@@ -63,15 +63,15 @@ class ExtraData:
         if found is None:
             text = "the feature database has no such key"
             raise HttpError(404, text, deployment=route.deployment, key=key)
-        told = {
+        answer: dict[str, Any] = {
             "deployment": route.deployment,
             "key": key,
             "features": {name: found.get(name) for name in names},
             "fetched_at": rfc3339_at(time() - reader.age(key)),
         }
         if features.as_of is not None:
-            told["as_of"] = found.get(features.as_of)
-        return json_response(told)
+            answer["as_of"] = found.get(features.as_of)
+        return json_response(answer)
 
     def _reader(
         self, deployment: str, features: FeatureLookup, entity_key: EntityKey

@@ -52,6 +52,9 @@ class Loaded:
     """Rows and seconds of batches of synthetic records; empty if the model fails on them."""
 
     digest: str
+    known: dict[str, Any]
+    """Inputs of a record by name, of which the model's response is known; empty if of none."""
+
     profile: TrainingProfile | None = None
     """The training profile with which records are compared, if they are."""
 
@@ -74,6 +77,7 @@ def load_model(config: ServerConfig) -> Loaded:
         Renderer(config.name, config.model.version, contract),
         tuple(warm_up),
         prepared.digest,
+        prepared.vectors[0].inputs if prepared.vectors else {},
         prepared.profile,
     )
 

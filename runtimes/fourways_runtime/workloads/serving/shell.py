@@ -148,7 +148,7 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
     if recorder is not None:
         recorder.start()
         app.close_after(recorder.close)
-    app.use(loaded.reader, batcher, enricher)
+    app.use(loaded.reader, batcher, enricher, loaded.known)
     if live is not None:
         app.report_drift(lambda: live.status)
     gc.collect()
