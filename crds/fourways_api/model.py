@@ -21,6 +21,14 @@ PythonClass = Annotated[
 ]
 
 
+ImagePath = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$", max_length=512
+    ),
+]
+
+
 class SecretReference(ApiModel):
     """A Secret in the same namespace. Workers mount it; the operator never reads it."""
 
@@ -35,6 +43,11 @@ class ModelReference(ApiModel):
     uri: FileUri
     """URI of the model file. Schemes: file, pvc (pvc://CLAIM/PATH), http, https, s3, gs, az and
     oci."""
+
+    image_path: ImagePath | None = None
+    """Path of the file in the image that uri names (oci). The node then pulls the image and mounts
+    it: it keeps it, so further pods of the node download nothing. Without it, the worker downloads
+    the file. The image must match one of the patterns in the chart's images.allowed."""
 
     digest: Digest | None = None
     """sha256 digest of the file. Required for remote URIs unless digestPolicy is
@@ -82,6 +95,18 @@ class ModelReference(ApiModel):
             "pythonClass and format python require each other",
             "set both, or neither",
             ".pythonClass",
+        ),
+        Rule(
+            "!has(self.imagePath) || self.uri.startsWith('oci://')",
+            "uri names no image, in which imagePath would be a file",
+            "set uri to oci://HOST/REPOSITORY:TAG, or remove imagePath",
+            ".imagePath",
+        ),
+        Rule(
+            "!has(self.imagePath) || !has(self.credentials)",
+            "the node pulls the image, which gets no credentials of ours",
+            "remove credentials, and name a pull secret in spec.pod.imagePullSecrets",
+            ".credentials",
         ),
         Rule(
             "!has(self.callTimeout) || duration(self.callTimeout) >= duration('1s')",

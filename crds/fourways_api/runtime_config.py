@@ -44,6 +44,12 @@ VOLUMES_ROOT = "/fourways/volumes"
 SECRETS_ROOT = "/etc/fourways/secrets"
 """Folder under which credential Secrets are mounted, one a folder."""
 
+MODEL_IMAGE_DIR = "/fourways/model"
+"""Where the image with the model is mounted (``model.imagePath``)."""
+
+MODEL_IMAGE_SCHEME = "image"
+"""Scheme of the worker's URIs of files in it: ``image:///PATH``. No spec can have it."""
+
 CACHE_DIR = "/var/cache/fourways"
 """Private folder a workload downloads its model into."""
 
@@ -94,6 +100,9 @@ class Paths(ApiModel):
     volumes_root: str = VOLUMES_ROOT
     secrets_root: str = SECRETS_ROOT
     cache_dir: str = CACHE_DIR
+    model_image_dir: Annotated[str, Field(exclude=True)] = MODEL_IMAGE_DIR
+    """Where the image with the model is mounted. It is not written: in pods the default holds."""
+
     termination_log: str = TERMINATION_LOG
     deployment: Annotated[str, Field(exclude=True)] = ""
     """Deployment that Secrets are opened for. It is not written: a process takes it from the name

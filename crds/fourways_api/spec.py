@@ -68,6 +68,12 @@ _FOR_RUNTIMES = (
         ".model.credentials",
     ),
     (
+        "!has(self.model.imagePath)",
+        "model.imagePath is not used",
+        "remove model.imagePath",
+        ".model.imagePath",
+    ),
+    (
         "self.model.format == 'onnx'",
         "model.format is not used",
         "remove model.format, and name the format in runtime.modelFormat",

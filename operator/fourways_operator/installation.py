@@ -41,7 +41,8 @@ def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[P
     """Return why the installation does not admit a spec; empty if it does."""
     spec = deployment.spec.to_json()
     return (
-        *_image(spec.get("image"), settings),
+        *_image(spec.get("image"), "spec.image", settings),
+        *_image(_mounted_image(deployment), "spec.model.uri", settings),
         *_concurrency(deployment, settings),
         *_keys(spec.get("pod") or {}, settings),
         *_host_of_kserve(deployment, settings),
@@ -145,12 +146,18 @@ def _is_forbidden_address(host: str) -> bool:
         return False  # a name; the NetworkPolicy knows its addresses
 
 
-def _image(image: str | None, settings: OperatorSettings) -> Iterator[Problem]:
+def _mounted_image(deployment: ModelDeployment) -> str | None:
+    """Return the image that the node mounts as the model, with the node's own credentials."""
+    model = deployment.spec.model
+    return None if model.image_path is None else model.uri.removeprefix("oci://")
+
+
+def _image(image: str | None, place: str, settings: OperatorSettings) -> Iterator[Problem]:
     allowed = settings.allowed_images
     if image is None or allowed is None or any(_matches(image, one) for one in allowed):
         return
     yield Problem(
-        "spec.image",
+        place,
         "the installation does not allow this image",
         f"use an image of {', '.join(allowed)}"
         if allowed

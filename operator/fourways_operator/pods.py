@@ -132,7 +132,7 @@ def failure_of(pod: Json) -> PodFailure | None:
         waiting = status.get("state", {}).get("waiting", {})
         reason = waiting.get("reason")
         if reason in _IMAGE_FAILURES:
-            image = status.get("image") or "the image"
+            image = _image_of_volume(pod, waiting) or status.get("image") or "the image"
             return PodFailure(
                 Reason.ImageUnavailable,
                 f"{image} cannot be pulled: check that the image exists and its pull secret",
@@ -154,6 +154,14 @@ def failure_of(pod: Json) -> PodFailure | None:
             "the worker exits repeatedly without a termination message; see its log",
         )
     return None
+
+
+def _image_of_volume(pod: Json, waiting: Json) -> str:
+    """Return the image of a volume that a container waits for, by the kubelet's message."""
+    volumes = (pod.get("spec") or {}).get("volumes") or []
+    images = [str((volume.get("image") or {}).get("reference") or "") for volume in volumes]
+    said = str(waiting.get("message") or "")
+    return next((image for image in images if image and image in said), "")
 
 
 def _gated(pod: Json) -> str:

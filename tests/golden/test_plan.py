@@ -80,7 +80,7 @@ def assert_restricted(pod: dict) -> None:
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
-    allowed = {"emptyDir", "secret", "persistentVolumeClaim", "configMap", "projected"}
+    allowed = {"emptyDir", "secret", "persistentVolumeClaim", "configMap", "projected", "image"}
     for volume in pod["volumes"]:
         assert set(volume) - {"name"} <= allowed
     for container in pod["containers"]:

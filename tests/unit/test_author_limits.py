@@ -241,6 +241,20 @@ def test_images_are_those_that_the_admin_lists(
         assert found.problems[0].field == "spec.image"
 
 
+def test_an_image_with_a_model_is_one_that_the_admin_lists() -> None:
+    doc = deployment("churn")
+    model = {"uri": "oci://registry.example/team/churn:1", "imagePath": "churn.onnx"}
+    doc["spec"]["model"] = {**doc["spec"]["model"], "digest": f"sha256:{'0' * 64}", **model}
+    for allowed, admitted in ((("registry.example/team/*",), True), ((), False)):
+        found = admitted_spec(doc, replace(SETTINGS, allowed_images=allowed))
+        assert [problem.field for problem in found.problems] == (
+            [] if admitted else ["spec.model.uri"]
+        )
+    # What is fetched is no image.
+    del doc["spec"]["model"]["imagePath"]
+    assert admitted_spec(doc, replace(SETTINGS, allowed_images=())).spec is not None
+
+
 @pytest.mark.parametrize("field", ["labels", "annotations", "serviceAccountAnnotations"])
 @pytest.mark.parametrize(
     ("key", "allowed", "admitted"),

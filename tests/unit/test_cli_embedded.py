@@ -122,6 +122,15 @@ def test_a_database_nobody_gave_is_asked_for() -> None:
     given.check_needs([deployment], {"shop-database": Path("/any")})
 
 
+def test_a_model_in_an_image_needs_a_cluster() -> None:
+    deployment, _ = embedded("come-back")
+    spec = deployment.spec
+    model = spec.model.model_copy(update={"image_path": "come-back.onnx"})
+    mounted = deployment.model_copy(update={"spec": spec.model_copy(update={"model": model})})
+    with pytest.raises(given.HostLacks, match="its model in an image"):
+        given.check_needs([mounted], {"shop-database": Path("/any")})
+
+
 def test_a_state_folder_named_from_here_is_found_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

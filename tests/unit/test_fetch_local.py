@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fourways_api.installing import install_command
-from fourways_api.runtime_config import FetchPolicy, Paths
+from fourways_api.runtime_config import MODEL_IMAGE_SCHEME, FetchPolicy, Paths
 from fourways_runtime.beneath import open_model_file
 from fourways_runtime.errors import (
     ConfigError,
@@ -201,6 +201,22 @@ def test_time_that_runs_out_ends_a_copy(paths: Paths, tmp_path: Path) -> None:
     with pytest.raises(FetchFailed, match="longer than 600 s"):
         get("pvc://models/m.onnx", paths, tmp_path / "cache", clock=lambda: float(next(times)))
     assert names(tmp_path / "cache") == []
+
+
+def test_a_file_in_a_mounted_image_is_read_by_workers_that_have_one(
+    paths: Paths, tmp_path: Path
+) -> None:
+    (tmp_path / "image" / "models").mkdir(parents=True)
+    (tmp_path / "image" / "models" / "m.onnx").write_bytes(BODY)
+    mounted = paths.model_copy(update={"model_image_dir": str(tmp_path / "image")})
+    policy = FetchPolicy(schemes=("https", MODEL_IMAGE_SCHEME))
+    uri = "image:///models/m.onnx"
+    assert get(uri, mounted, tmp_path / "cache", policy=policy).path.read_bytes() == BODY
+    assert fetching.resolve(uri, mounted) == tmp_path / "image" / "models" / "m.onnx"
+    with pytest.raises(FetchRefused, match="the policy allows"):
+        get(uri, mounted, tmp_path / "other")
+    with pytest.raises(SourceError, match="'none'"):
+        get("image:///none", mounted, tmp_path / "other", policy=policy)
 
 
 def test_a_secret_not_mounted_yet_is_waited_for(paths: Paths, tmp_path: Path) -> None:

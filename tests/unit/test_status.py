@@ -115,6 +115,15 @@ def test_a_run_in_trouble_is_named_by_its_root_cause(
     assert said["Ready"]["status"] == "False"
 
 
+def test_an_image_with_a_model_is_named_if_the_node_cannot_pull_it() -> None:
+    said = 'failed to pull and unpack image "registry.test/model:1": not found'
+    waiting = pod("m-3", {"waiting": {"reason": "ErrImagePull", "message": said}})
+    waiting["spec"] = {"volumes": [{"name": "m", "image": {"reference": "registry.test/model:1"}}]}
+    found = conditions(facts((job("m-3", "2026-03-01T03:00:00Z"), waiting)))
+    assert found["Degraded"]["reason"] == "ImageUnavailable"
+    assert "registry.test/model:1 cannot be pulled" in found["Degraded"]["message"]
+
+
 def test_a_crash_loop_is_named_by_what_crashed_it_and_not_by_its_pause() -> None:
     crash = {
         "terminated": {

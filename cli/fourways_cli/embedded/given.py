@@ -33,6 +33,11 @@ def check_needs(deployments: Iterable[ModelDeployment], secrets: Mapping[str, Pa
                 f"{deployment.metadata.name} is served by a runtime of KServe (realtime.runtime),"
                 " which needs a cluster: use kubectl apply, or remove realtime.runtime"
             )
+        if deployment.spec.model.image_path is not None:
+            raise HostLacks(
+                f"{deployment.metadata.name} has its model in an image (model.imagePath), which the"
+                " node of a cluster mounts: use kubectl apply, or the model's file as the uri"
+            )
         for name, use, addresses in _databases(deployment):
             if name not in secrets:
                 raise HostLacks(

@@ -94,6 +94,7 @@ def _mounts(deployment: ModelDeployment, batch: Batch, settings: OperatorSetting
     mounts.store(settings)
     mounts.secrets(worker.secrets(deployment, *_secrets(deployment, batch)))
     mounts.claims(_read(deployment, batch), written=_written(batch))
+    mounts.model(deployment.spec.model)
     mounts.cache(deployment.spec.model.max_size_mi_b + 256)
     return mounts
 

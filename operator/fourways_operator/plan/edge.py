@@ -166,6 +166,7 @@ def _job(
     mounts = parts.Mounts()
     mounts.secrets(worker.secrets(deployment, edge.signing, edge.credentials))
     mounts.claims(worker.model_uris(deployment), written=[edge.publish])
+    mounts.model(deployment.spec.model)
     mounts.cache(deployment.spec.model.max_size_mi_b * COPIES + 256)
     config = worker.config(
         EdgeConfig,

@@ -9,11 +9,17 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fourways_api import API_VERSION, KIND, ModelDeployment, Resources
+from fourways_api import API_VERSION, KIND, ModelDeployment, ModelReference, Resources
 from fourways_api.addresses import Address
 from fourways_api.addresses import claims as claims_of
 from fourways_api.callers import SERVERS_CA_FILE
-from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, STORE_URI_FILE, VOLUMES_ROOT
+from fourways_api.runtime_config import (
+    CACHE_DIR,
+    MODEL_IMAGE_DIR,
+    SECRETS_ROOT,
+    STORE_URI_FILE,
+    VOLUMES_ROOT,
+)
 
 from ..facts import Json, OperatorSettings
 
@@ -255,6 +261,14 @@ class Mounts:
                 f"{VOLUMES_ROOT}/{name}",
                 read_only=name not in writable,
             )
+
+    def model(self, model: ModelReference) -> None:
+        """Mount the image that the model is in, if the node pulls it."""
+        if model.image_path is not None:
+            reference = model.uri.removeprefix("oci://")
+            # Also for a tag: the worker verifies the digest of the file.
+            source = {"reference": reference, "pullPolicy": "IfNotPresent"}
+            self._add("model", {"image": source}, MODEL_IMAGE_DIR, read_only=True)
 
     def cache(self, size_mib: int) -> None:
         """Add the private folder that a model is downloaded to, and /tmp."""

@@ -250,6 +250,7 @@ def _pod(
     database = realtime.features.database if realtime.features else None
     mounts.secrets(worker.secrets(deployment, database))
     mounts.claims(worker.model_uris(deployment))
+    mounts.model(deployment.spec.model)
     mounts.cache(deployment.spec.model.max_size_mi_b + 256)
     if tls is not None:
         # Optional, so that the server can report what is missing; the pod would not start.

@@ -118,6 +118,7 @@ def _pod(
     uris, secrets = worker.truth(deployment)
     mounts.secrets(worker.secrets(deployment, credentials_of(streaming.source), *secrets))
     mounts.claims([*worker.model_uris(deployment), *uris])
+    mounts.model(deployment.spec.model)
     mounts.cache(deployment.spec.model.max_size_mi_b + 256)
     # The number of consumers is left out: scaling must not restart the running ones.
     one = streaming.model_copy(update={"min_replicas": 1, "max_replicas": 1})

@@ -20,6 +20,7 @@ from fourways_api import (
 from fourways_api.contract import ContractFile
 from fourways_api.runtime_config import (
     CONFIG_VARIABLE,
+    MODEL_IMAGE_SCHEME,
     TERMINAL_EXIT_CODES,
     environment_text,
 )
@@ -103,6 +104,10 @@ def config(
     """Return a worker's configuration; ``of_mode`` contains the settings of its mode only."""
     spec = deployment.spec
     namespace, name = deployment.key
+    fetch = fetch_policy(settings)
+    if spec.model.image_path is not None:
+        schemes = (*fetch.schemes, MODEL_IMAGE_SCHEME)
+        fetch = fetch.model_copy(update={"schemes": schemes})
     return kind(
         namespace=namespace,
         name=name,
@@ -112,7 +117,7 @@ def config(
         monitoring=spec.monitoring,
         threads=worker_threads(spec.resources),
         memory_bytes=worker_memory(spec.resources),
-        fetch=fetch_policy(settings),
+        fetch=fetch,
         **of_mode,
     )
 
@@ -145,8 +150,13 @@ def variables_of(deployment: ModelDeployment) -> list[Json]:
 
 
 def model_uris(deployment: ModelDeployment) -> list[str]:
-    """Return the URIs that every worker fetches: the model's and those of the files beside it."""
-    return [deployment.spec.model.uri, *(each.uri for each in _files_beside(deployment))]
+    """Return the URIs that every worker fetches: the model's and those of the files beside it.
+
+    A model in an image is not among them: the node pulls it.
+    """
+    model = deployment.spec.model
+    fetched = [model.uri] if model.image_path is None else []
+    return [*fetched, *(each.uri for each in _files_beside(deployment))]
 
 
 def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fourways_api import Contract, GoldenVectors, ModelReference, RuntimeConfig, SecretReference
-from fourways_api.runtime_config import StreamConfig
+from fourways_api.runtime_config import MODEL_IMAGE_SCHEME, StreamConfig
 from fourways_api.training_profile import (
     MAX_PROFILE_BYTES,
     InvalidProfile,
@@ -106,7 +106,7 @@ def fetch_model(config: RuntimeConfig) -> Fetched:
     """Fetch the model file and verify its digest. Raises WorkloadError."""
     model = config.model
     digest = config.digest or model.digest
-    return _fetch(config, model.uri, digest, model.max_size_mi_b * 2**20, model.credentials)
+    return _fetch(config, _uri_of(model), digest, model.max_size_mi_b * 2**20, model.credentials)
 
 
 def labelled(config: RuntimeConfig) -> Contract:
@@ -144,6 +144,13 @@ def fetch_profile(config: RuntimeConfig) -> TrainingProfile | None:
         raise ProfileInvalid(f"monitoring.profile: {fault}") from None
 
 
+def _uri_of(model: ModelReference) -> str:
+    """Return where a worker reads the model: in an image, where the node mounted it."""
+    if model.image_path is None:
+        return model.uri
+    return f"{MODEL_IMAGE_SCHEME}:///{model.image_path}"
+
+
 def _fetch(
     config: RuntimeConfig,
     uri: str,
@@ -164,5 +171,5 @@ def _fetch(
 
 
 def _folder(config: RuntimeConfig, model: ModelReference) -> Path | None:
-    path = resolve(model.uri, config.paths)
+    path = resolve(_uri_of(model), config.paths)
     return None if path is None else path.parent

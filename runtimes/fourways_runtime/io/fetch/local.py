@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fourways_api.runtime_config import Paths
+from fourways_api.runtime_config import MODEL_IMAGE_SCHEME, Paths
 from fourways_runtime.beneath import open_beneath, open_model_file, os_failure
 from fourways_runtime.errors import FetchRefused
 
-from .location import Location
+from .location import LOCAL_SCHEMES, Location
 from .source import Body, Deadline
 
 CHUNK = 1 << 20
@@ -46,6 +46,8 @@ def locate(location: Location, paths: Paths) -> tuple[Path, tuple[str, ...]]:
         if not _CLAIM.fullmatch(location.authority):
             raise FetchRefused(f"{location.shown}: write pvc://CLAIM/PATH")
         return Path(paths.volumes_root) / location.authority, components
+    if location.scheme == MODEL_IMAGE_SCHEME:
+        return Path(paths.model_image_dir), components
     for closed in closed_folders(paths):
         if components[: len(closed)] == closed:
             raise FetchRefused(
@@ -64,7 +66,7 @@ def resolve(uri: str, paths: Paths) -> Path | None:
     FetchRefused or SourceError.
     """
     location = Location.parse(uri)
-    if location.scheme not in ("file", "pvc"):
+    if location.scheme not in LOCAL_SCHEMES:
         return None
     root, components = locate(location, paths)
     os.close(open_beneath(root, components, location.shown))

@@ -8,12 +8,13 @@ from glob import escape
 from urllib.parse import unquote, urlsplit
 
 from fourways_api.audience import host_is_listed
-from fourways_api.runtime_config import FetchPolicy
+from fourways_api.runtime_config import MODEL_IMAGE_SCHEME, FetchPolicy
 from fourways_runtime.errors import FetchRefused
 
 _MARKS = re.compile(r"[*?\[]")
 _ENCODED = re.compile(r"(%[0-9A-Fa-f]{2})+")
 
+LOCAL_SCHEMES = ("file", "pvc", MODEL_IMAGE_SCHEME)
 SCHEMES = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
 
 
@@ -40,7 +41,7 @@ class Location:
         """Parse a URI. Raises FetchRefused for an invalid one."""
         scheme, separator, rest = uri.partition("://")
         scheme = scheme.lower()
-        if not separator or scheme not in SCHEMES:
+        if not separator or scheme not in (*SCHEMES, MODEL_IMAGE_SCHEME):
             raise FetchRefused(
                 f"{scheme[:16]!r} is not a supported scheme; use one of {', '.join(SCHEMES)}"
             )
@@ -52,12 +53,12 @@ class Location:
         path = unquote(written)
         if "\0" in path:
             raise FetchRefused("the path holds a NUL")
-        if scheme not in ("file", "pvc") and "@" in authority:
+        if scheme not in LOCAL_SCHEMES and "@" in authority:
             raise FetchRefused(f"the {scheme} URI holds credentials; put them into a Secret")
         pattern = None
         if _MARKS.search(written):
             pattern = _ENCODED.sub(lambda found: escape(unquote(found[0])), written)
-            pattern = pattern if scheme in ("file", "pvc") else f"{authority}/{pattern}"
+            pattern = pattern if scheme in LOCAL_SCHEMES else f"{authority}/{pattern}"
         shown = f"{scheme}://{authority}/{path.partition('?')[0]}"
         return cls(uri, scheme, authority, path, shown, pattern)
 

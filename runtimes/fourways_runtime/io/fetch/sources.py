@@ -6,7 +6,7 @@ from fourways_api.runtime_config import FetchPolicy, Paths
 
 from .credentials import Credentials
 from .local import LocalSource
-from .location import Location
+from .location import LOCAL_SCHEMES, Location
 from .source import ByteSource
 
 
@@ -22,7 +22,7 @@ def source_of(
     ``digest`` is the expected digest, for a source that can compare it before the download.
     """
     match location.scheme:
-        case "file" | "pvc":
+        case scheme if scheme in LOCAL_SCHEMES:
             return LocalSource(location, paths)
         case "http" | "https":
             from .http import HttpSource
