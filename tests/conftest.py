@@ -17,7 +17,6 @@ from xdist.workermanage import WorkerController
 gc.disable()
 
 pytest.register_assert_rewrite("tests.kit")
-pytest_plugins = ["tests.kit.fixtures"]
 
 GRACE_SECONDS = 60.0
 """What a test has after its timeout, for its cleanup, before its process is ended."""
@@ -39,7 +38,10 @@ _ends = 0.0
 """When the process is ended, in seconds of ``time.monotonic``."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # Only where tests run: who gives them to others would wait a second for its imports.
+    if WORKER or not config.getoption("numprocesses", None):
+        config.pluginmanager.import_plugin("tests.kit.fixtures")
     # Nothing captures the output yet: the stacks are to be seen, not kept with the test's output.
     global _stderr
     _stderr = os.dup(2)

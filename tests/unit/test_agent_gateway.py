@@ -67,7 +67,7 @@ def test_a_deployment_or_target_that_the_gateway_lacks_is_told_with_what_to_chec
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as empty:
-        threading.Thread(target=empty.serve_forever, daemon=True).start()
+        threading.Thread(target=empty.serve_forever, args=(0.02,), daemon=True).start()
         assert main(options(tmp_path, f"http://127.0.0.1:{empty.server_port}")) == 75
         empty.shutdown()
     assert "check --deployment, --namespace and --target" in capsys.readouterr().err
