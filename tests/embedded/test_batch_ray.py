@@ -41,6 +41,10 @@ IMPATIENT = (
 )
 
 
+Outcome = tuple[list[Any], list[Any]]
+"""Predictions and rejects of a run."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def ray_cluster() -> Iterator[int]:
     """A Ray cluster of two workers on loopback; returns the id of its first process."""
@@ -106,6 +110,16 @@ def slow(postgres: Server, tmp_path: Path) -> World:
     return world
 
 
+@pytest.fixture(scope="module")
+def by_jobs(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What a run by Jobs publishes of the table that every test has."""
+    folder = tmp_path_factory.mktemp("jobs")
+    world = World(folder, f"sqlite:///{folder}/store.db", "n")
+    fill(world)
+    run(world, "jobs")
+    return outcome(world, "jobs")
+
+
 def fill(world: World) -> None:
     ages = np.arange(ROWS) % 100
     ages[[5, ROWS // 2]] = 500  # refused: beyond the contract's range
@@ -130,7 +144,7 @@ def run_under_ray(world: World, name: str, **changes: Any) -> RunReport:
     return report_of(driver(world, name, **changes))
 
 
-def outcome(world: World, name: str) -> tuple[list[Any], list[Any]]:
+def outcome(world: World, name: str) -> Outcome:
     """Return a published run's predictions and its rejects."""
     store = open_run_store(world.uri)
     try:
@@ -225,22 +239,24 @@ def test_a_run_under_ray_is_that_of_jobs(world: World) -> None:
     assert outcome(world, "ray") == outcome(world, "jobs")
 
 
-def test_a_killed_worker_costs_its_chunk_and_no_more(slow: World, ray_cluster: int) -> None:
-    run(slow, "jobs")
+def test_a_killed_worker_costs_its_chunk_and_no_more(
+    slow: World, ray_cluster: int, by_jobs: Outcome
+) -> None:
     process = driver(slow)
     before = recorded(slow, at_least=3)
     victims = actors(ray_cluster)
     assert victims
     os.kill(victims[0], signal.SIGKILL)
     assert report_of(process).rows == ROWS - 2
-    assert outcome(slow, "r1") == outcome(slow, "jobs")
+    assert outcome(slow, "r1") == by_jobs
     after = recorded(slow)
     assert {number: after[number] for number in before} == before
     assert len(after) == CHUNKS
 
 
-def test_the_chunk_of_a_hung_worker_is_scored_by_another(slow: World, ray_cluster: int) -> None:
-    run(slow, "jobs")
+def test_the_chunk_of_a_hung_worker_is_scored_by_another(
+    slow: World, ray_cluster: int, by_jobs: Outcome
+) -> None:
     process = driver(slow)
     recorded(slow, at_least=3)
     victims = actors(ray_cluster)
@@ -254,7 +270,7 @@ def test_the_chunk_of_a_hung_worker_is_scored_by_another(slow: World, ray_cluste
     until(
         lambda: victims[0] not in actors(ray_cluster), "the hung worker is gone", seconds=PATIENCE
     )
-    assert outcome(slow, "r1") == outcome(slow, "jobs")
+    assert outcome(slow, "r1") == by_jobs
     after = recorded(slow)
     assert {number: after[number] for number in before} == before
 
@@ -269,8 +285,7 @@ def test_the_only_worker_that_hangs_is_replaced(slow: World, ray_cluster: int) -
     assert outcome(slow, "r1")[0]
 
 
-def test_a_killed_driver_is_gone_on_with(slow: World) -> None:
-    run(slow, "jobs")
+def test_a_killed_driver_is_gone_on_with(slow: World, by_jobs: Outcome) -> None:
     process = driver(slow)
     recorded(slow, at_least=3)
     process.started.kill()
@@ -278,7 +293,7 @@ def test_a_killed_driver_is_gone_on_with(slow: World) -> None:
     before = recorded(slow)
     assert len(before) < CHUNKS
     assert run_under_ray(slow, "r1").rows == ROWS - 2
-    assert outcome(slow, "r1") == outcome(slow, "jobs")
+    assert outcome(slow, "r1") == by_jobs
     after = recorded(slow)
     assert {number: after[number] for number in before} == before
 

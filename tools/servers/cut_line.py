@@ -85,6 +85,8 @@ class CutLine:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # Closing alone would not end the accept.
         self._listener.close()
         self._hang_up()
         shutil.rmtree(self.folder, ignore_errors=True)

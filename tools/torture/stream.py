@@ -36,7 +36,6 @@ from .stream_brokers import Stuck
 from .stream_rig import StreamRig
 
 _EVENTS = 2000
-_FULL_SECONDS = 10.0
 _LATE, _LATE_SECONDS = 10, 5.0
 """Events that come shortly before the end of a pause, and how long before it."""
 
@@ -50,6 +49,9 @@ class Plan:
     broker: str = "nats"
     times: int = 10
     pause: float = 20.0
+    full: float = 10.0
+    """Seconds without room, in which the worker backs off."""
+
     events: int = _EVENTS
     only: Sequence[str] = DISTURBANCES
 
@@ -128,7 +130,7 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
         with rig.full_store():
             if not busy:
                 rig.send(1)  # Only a write finds that there is no room.
-            time.sleep(_FULL_SECONDS)
+            time.sleep(plan.full)
             _joined(loading)
             left = len(rig.sent) - rig.answered()
             rig.until_told(ready=False, waiting=lambda count: count == left)
