@@ -20,6 +20,7 @@ from fourways_runtime.scoring.columns import Array, Columns
 from fourways_runtime.scoring.inputs import bind_inputs
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.model.description import Description, describe, recognised
+from fourways_runtime.scoring.model.extras import load_module
 from fourways_runtime.scoring.model.hints import Hints
 from fourways_runtime.scoring.model.onnx_model import load_onnx
 from fourways_runtime.scoring.model.skops_model import model_of
@@ -47,6 +48,9 @@ def convert(file: Path, sample: Path | None, out: Path) -> dict[str, Any]:
     kind = recognised(path)
     if kind == "onnx":
         raise NotConverted("it is an ONNX model already")
+    if kind in ("xgboost", "lightgbm"):
+        # With their estimators, which the converter asks for and what describes a model leaves out.
+        load_module(kind, kind)
     table = read_sample(sample) if sample is not None else example
     estimator = load_checked(path, _MAX_BYTES) if kind == "skops" else None
     if estimator is None:

@@ -11,7 +11,7 @@ import numpy as np
 from fourways_runtime.errors import ModelNotLoadable
 
 from ..columns import Array
-from .extras import load_module
+from .extras import TREES_WITHOUT, load_module
 from .hints import Hints
 from .library_errors import library_error
 from .matrix_model import MatrixModel
@@ -19,7 +19,7 @@ from .matrix_model import MatrixModel
 
 def load_lightgbm(path: Path, *, threads: int) -> MatrixModel:
     """Load a model saved by ``Booster.save_model``. Raises ModelNotLoadable."""
-    lightgbm = load_module("lightgbm", "lightgbm")
+    lightgbm = load_module("lightgbm", "lightgbm", without=TREES_WITHOUT)
     refusal = "the file is not a LightGBM text model; save it with booster_.save_model('model.txt')"
     try:
         text = path.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from fourways_runtime.errors import ModelNotLoadable
 
 from ..columns import Array
 from . import ubjson
-from .extras import load_module
+from .extras import TREES_WITHOUT, load_module
 from .hints import Hints
 from .library_errors import library_error
 from .matrix_model import MatrixModel, Predictor
@@ -21,7 +21,7 @@ from .matrix_model import MatrixModel, Predictor
 
 def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
     """Load a model saved by ``save_model`` as .json or .ubj. Raises ModelNotLoadable."""
-    xgboost = load_module("xgboost", "xgboost")
+    xgboost = load_module("xgboost", "xgboost", without=TREES_WITHOUT)
     raw = path.read_bytes()
     _check(raw)
     try:
@@ -54,7 +54,7 @@ def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
 
 def xgboost_hints(path: Path) -> Hints:
     """Read objective and coded columns of a model that loads."""
-    xgboost = load_module("xgboost", "xgboost")
+    xgboost = load_module("xgboost", "xgboost", without=TREES_WITHOUT)
     booster = xgboost.Booster(model_file=bytearray(path.read_bytes()))
     learner = json.loads(booster.save_config())["learner"]
     notes = [f"objective {learner['objective']['name']}"]
