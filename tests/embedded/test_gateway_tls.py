@@ -129,12 +129,7 @@ class Plane:
         """Replace the server's certificate, and await that it is shown."""
         mount({k: data[k] for k in ("tls.crt", "tls.key")}, self.tls)
         shown = ssl.PEM_cert_to_DER_cert(data["tls.crt"].decode())
-        until(
-            lambda: self.presented() == shown,
-            "the renewed certificate is shown",
-            # A handshake at the moment of the change may fail: unlike the gateway, this tries once.
-            ignoring=ssl.SSLError,
-        )
+        until(lambda: self.presented() == shown, "the renewed certificate is shown")
 
 
 def ready(url: str, path: str) -> None:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,32 +100,53 @@ async def test_grpc_presents_the_renewed_certificate_and_never_half_of_it(
     await listener.stop()
 
 
+def shown(certificate: Certificate) -> bytes:
+    """Return the certificate that a new connection gets, by one handshake in memory."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server)
+    theirs = certificate.context.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(4):
+        for end in (ours, theirs):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    found = ours.getpeercert(binary_form=True)
+    assert found is not None
+    return found
+
+
 def test_http_presents_the_renewed_certificate(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     old, new = pairs
     folder = tmp_path / "tls"
     mount(old, folder)
     certificate = Certificate(folder)
-
-    def shown() -> bytes:
-        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-        ends = [ssl.MemoryBIO() for _ in range(4)]
-        ours = client.wrap_bio(ends[0], ends[1])
-        theirs = certificate.context.wrap_bio(ends[2], ends[3], server_side=True)
-        for _ in range(4):
-            for end in (ours, theirs):
-                with contextlib.suppress(ssl.SSLWantReadError):
-                    end.do_handshake()
-            ends[2].write(ends[1].read())
-            ends[0].write(ends[3].read())
-        found = ours.getpeercert(binary_form=True)
-        assert found is not None
-        return found
-
-    assert shown() == der(old)
+    assert shown(certificate) == der(old)
     mount(new, folder, "tls.crt")
     certificate.reread()
-    assert shown() == der(old)
+    assert shown(certificate) == der(old)
     mount(new, folder)
     certificate.reread()
-    assert shown() == der(new)
+    assert shown(certificate) == der(new)
+
+
+def test_no_handshake_fails_while_certificates_are_renewed(
+    pairs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "tls"
+    mount(pairs[0], folder)
+    certificate = Certificate(folder)
+
+    def renew() -> None:
+        for n in range(1, 301):
+            mount(pairs[n % 2], folder)
+            certificate.reread()
+
+    with ThreadPoolExecutor(1) as thread:
+        renewing = thread.submit(renew)
+        seen = [shown(certificate)]
+        while not renewing.done():
+            seen.append(shown(certificate))
+        renewing.result()
+    assert set(seen) == {der(pair) for pair in pairs}
+    assert shown(certificate) == der(pairs[0])

@@ -18,7 +18,11 @@ logger = logging.getLogger("fourways.callers")
 
 
 class MountedCertificate:
-    """A certificate and its key, read together from a folder. Not thread-safe."""
+    """A certificate and its key, read together from a folder, and a context of HTTP with them.
+
+    ``chain``, ``key`` and ``context`` are replaced, never changed. Not thread-safe, but that
+    ``context`` may be read while another thread is in :meth:`renewed`.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises ConfigError if there is no certificate with its key in the folder."""
@@ -50,30 +54,38 @@ class MountedCertificate:
         files = self.chain_file, self.key_file
         state = state_of(files)
         # In a context of its own: loading half a pair would break the one in use.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(*files)
         chain, key = (file.read_bytes() for file in files)
         if state_of(files) != state:
             raise OSError("changed while it was read")
-        self.chain, self.key, self._state = chain, key, state
+        self.chain, self.key, self.context, self._state = chain, key, context, state
 
 
 class Certificate:
-    """A TLS context that follows the mounted files."""
+    """A TLS context for a listener, whose new connections get the pair that is mounted.
+
+    A listener keeps one context, and OpenSSL reads a context's certificate and key one after the
+    other in each handshake. So no context is changed once it is in use: a handshake is given the
+    context of the whole pair that holds when it begins.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises ConfigError if there is no certificate with its key in the folder."""
         self._mounted = MountedCertificate(folder)
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.context.set_alpn_protocols(["http/1.1"])
-        self._load()
+        self.context = self._mounted.context
+        # OpenSSL calls it in every handshake, also where the client names no server.
+        self.context.sni_callback = self._give_current
 
     def reread(self) -> None:
         """Use the files again if they have changed. Blocks."""
-        if self._mounted.renewed():
-            self._load()
+        self._mounted.renewed()
 
-    def _load(self) -> None:
-        self.context.load_cert_chain(self._mounted.chain_file, self._mounted.key_file)
+    def _give_current(
+        self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext
+    ) -> None:
+        connection.context = self._mounted.context
 
 
 def _why(error: OSError | ssl.SSLError) -> str:
