@@ -34,6 +34,9 @@ from .request_material import Target, damaged, damaged_request, largest, servers
 
 CLIENTS = 8
 ANSWER_SECONDS = 20.0
+TOLD_SECONDS = 10.0
+"""How often the progress of the largest bodies is printed."""
+
 GROWTH_MIB = 24.0
 """Memory that a process may gain between a tenth of the damage and the end of it."""
 
@@ -151,17 +154,22 @@ async def _largest(seen: Seen, targets: Sequence[Target], pids: dict[str, int], 
 
     probing = asyncio.ensure_future(probe())
     bodies = [list(largest(target)) for target in targets]
+    began = told = time.monotonic()
     for n in range(count):
         at = n % len(targets)
         sent = bodies[at][n // len(targets) % len(bodies[at])]
         status, body = await _exchange(targets[at].port, sent)
         seen.judge(targets[at], sent[:200], status, body)
+        now = time.monotonic()
+        if now - told >= TOLD_SECONDS:
+            told, left = now, (now - began) / (n + 1) * (count - n - 1)
+            print(f"  {n + 1} of {count} largest bodies, some {left:.0f} s more", flush=True)
     done.set()
     await probing
     waits.sort()
     at99 = waits[int(len(waits) * 0.99)]
     print(
-        f"{count} largest bodies: {len(waits)} probes, median {waits[len(waits) // 2] * 1e3:.1f},"
+        f"{count} largest bodies in {time.monotonic() - began:.0f} s: {len(waits)} probes, median {waits[len(waits) // 2] * 1e3:.1f},"
         f" p99 {at99 * 1e3:.1f}, worst {waits[-1] * 1e3:.1f} ms;"
         f" peak {', '.join(f'{name} {mib:.0f} MiB' for name, mib in peak.items())}"
     )
