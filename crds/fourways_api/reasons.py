@@ -522,7 +522,7 @@ class Reason(StrEnum):
     )
     TopicNotFound = (
         "TopicNotFound",
-        STALLED,
+        TRANSIENT,
         ("streaming",),
         "The broker does not have the topic or stream.",
         "Create it, or correct its name in `streaming.source`.",

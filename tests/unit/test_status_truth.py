@@ -71,14 +71,20 @@ def test_a_rollout_is_reconciling_and_ready_is_true_of_what_answers(mode: str) -
     assert not {"Stalled", "Reconciling"} & done.keys()
 
 
-def test_a_rollout_that_fails_for_the_world_is_retried_and_one_that_cannot_pass_is_stalled() -> (
-    None
-):
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(75, "StoreUnavailable"), (75, "BrokerUnavailable"), (3, "TopicNotFound")],
+)
+def test_a_rollout_that_fails_for_the_world_is_retried(code: int, reason: str) -> None:
     document = deployment("streaming")
-    passing = ended(75, outcome="Failed", reason="StoreUnavailable", message="no route to host")
+    passing = ended(code, outcome="Failed", reason=reason, message="it is not there")
     found = by_type(status_at(facts(document, pod(document, state=passing))))
-    assert found["Reconciling"]["reason"] == "StoreUnavailable"
+    assert found["Degraded"]["reason"] == found["Reconciling"]["reason"] == reason
     assert "Stalled" not in found
+
+
+def test_a_rollout_that_cannot_pass_is_stalled() -> None:
+    document = deployment("streaming")
     found = by_type(status_at(facts(document, pod(document, state=FAILED))))
     assert found["Stalled"]["reason"] == "GoldenMismatch"
     assert "Reconciling" not in found
