@@ -163,14 +163,20 @@ async def _largest(seen: Seen, targets: Sequence[Target], pids: dict[str, int], 
         now = time.monotonic()
         if now - told >= TOLD_SECONDS:
             told, left = now, (now - began) / (n + 1) * (count - n - 1)
-            print(f"  {n + 1} of {count} largest bodies, some {left:.0f} s more", flush=True)
+            most = ", ".join(f"{mib:.0f}" for mib in peak.values())
+            print(
+                f"  {n + 1} of {count} largest bodies, some {left:.0f} s more; peaks {most} MiB, "
+                f"{len(seen.faults)} faults",
+                flush=True,
+            )
     done.set()
     await probing
     waits.sort()
     at99 = waits[int(len(waits) * 0.99)]
     print(
-        f"{count} largest bodies in {time.monotonic() - began:.0f} s: {len(waits)} probes, median {waits[len(waits) // 2] * 1e3:.1f},"
-        f" p99 {at99 * 1e3:.1f}, worst {waits[-1] * 1e3:.1f} ms;"
+        f"{count} largest bodies in {time.monotonic() - began:.0f} s: {len(waits)} probes,"
+        f" median {waits[len(waits) // 2] * 1e3:.1f}, p99 {at99 * 1e3:.1f},"
+        f" worst {waits[-1] * 1e3:.1f} ms;"
         f" peak {', '.join(f'{name} {mib:.0f} MiB' for name, mib in peak.items())}"
     )
 
