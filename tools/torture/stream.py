@@ -39,6 +39,9 @@ _EVENTS = 2000
 _LATE, _LATE_SECONDS = 10, 5.0
 """Events that come shortly before the end of a pause, and how long before it."""
 
+_LOOK_SECONDS = 3.0
+"""Longer than a worker takes between two looks at its lag."""
+
 DISTURBANCES = ("store", "crash", "broker", "cut", "pause", "full", "remake")
 
 
@@ -77,12 +80,19 @@ def run(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Result:
         for number in range(plan.times):
             for what in plan.only:
                 for busy in (True, False):
-                    seconds = _disturb(rig, plan, what, busy)
                     name = f"{what}, {'under load' if busy else 'while quiet'}"
+                    try:
+                        seconds = _disturb(rig, plan, what, busy)
+                        rig.until_told(ready=True, waiting=lambda count: count == 0)
+                    except Stuck as error:
+                        told = f"{number + 1}: {name}: {error}; {rig.worker_story()}"
+                        raise Stuck(told) from None
                     recoveries.setdefault(name, []).append(seconds)
-                    rig.until_told(ready=True, waiting=lambda count: count == 0)
                     faults = rig.check()
-                    say(f"{number + 1}: {name}: {seconds:.1f} s; {', '.join(faults) or 'all well'}")
+                    say(
+                        f"{number + 1}: {name}: {seconds:.1f} s, {rig.starts} starts; "
+                        f"{', '.join(faults) or 'all well'}"
+                    )
                     if faults:
                         return Result(faults, recoveries, len(rig.sent), rig.starts)
         return Result([], recoveries, len(rig.sent), rig.starts)
@@ -120,7 +130,7 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
         with rig.postgres.paused():
             end = time.monotonic() + plan.pause
             _joined(loading)
-            told = rig.until_told(ready=False, waiting=lambda count: (count > 0) == busy)
+            told = _standing_lag(rig, busy)
             time.sleep(max(0.0, end - _LATE_SECONDS - time.monotonic()))
             if busy:
                 rig.send(_LATE)
@@ -146,6 +156,17 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
     if what == "cut" and not rig.line.cut.wait(30):
         raise Stuck("the line was not cut")
     return time.monotonic() - ended
+
+
+def _standing_lag(rig: StreamRig, busy: bool) -> int:
+    """Return how many events wait while the store stands still; the worker looks at intervals."""
+    told = -1
+    while True:
+        before = told
+        told = rig.until_told(ready=False, waiting=lambda count: (count > 0) == busy)
+        if told == before:
+            return told
+        time.sleep(_LOOK_SECONDS)
 
 
 def _joined(thread: threading.Thread) -> None:

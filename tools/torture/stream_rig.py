@@ -140,12 +140,15 @@ class StreamRig:
             metric = "\nfourways_stream_ready 1.0\n" in text
             return answer.is_success, metric, round(sum(map(float, lags)))
 
+        last: list[tuple[bool, bool, int] | None] = []
+
         def true() -> list[int]:
             found = told()
+            last[:] = [found] if found or not last else last
             fits = found is not None and found[:2] == (ready, ready) and waiting(found[2])
             return [found[2]] if found is not None and fits else []
 
-        (count,) = wait(true, lambda: f"the worker tells its state: {told()}", 30, self.revive)
+        (count,) = wait(true, lambda: f"the worker told its state: {last}", 30, self.revive)
         return int(count)
 
     def check(self) -> list[str]:
@@ -201,6 +204,11 @@ class StreamRig:
                 },
                 stderr=log,
             )
+
+    def worker_story(self) -> str:
+        """Tell how often the worker was started, and the end of its log."""
+        log = (self._folder / "worker.log").read_text("utf-8", "replace")[-2000:]
+        return f"{self.starts} starts of the worker, whose log ends with:\n{log}"
 
     def stop_worker(self) -> None:
         """End the worker."""
