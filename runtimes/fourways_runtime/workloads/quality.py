@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from fourways_api.runtime_config import QualityConfig
 from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
-from fourways_http import Limits, Response, Router, Server, json_response, run_until_signal
+from fourways_http import (
+    HttpError,
+    Limits,
+    Response,
+    Router,
+    Server,
+    json_response,
+    run_until_signal,
+)
 from fourways_runtime.config import read_quality_config
 from fourways_runtime.metrics import HttpMetrics, exposition
 from fourways_runtime.process import listen, new_registry, run_server
@@ -24,6 +32,12 @@ if TYPE_CHECKING:
 
 _LIVE = json_response({"live": True})
 _READY = json_response({"ready": True})
+
+STORE_SECONDS = 90.0
+"""How long the store may be away, as for a stream worker, before this worker is not ready."""
+
+COMPARISON_SECONDS = 900.0
+"""How long a comparison may take, or be overdue, before this worker is not ready."""
 
 logger = logging.getLogger("fourways.quality")
 
@@ -61,15 +75,41 @@ async def serve(config: QualityConfig) -> None:
     def faults(request: object) -> Response:
         return json_response(told())
 
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    reports = ReportWriter(config, open_store, name, report)
+
+    def ready(request: object) -> Response:
+        return readiness(reports.silent_seconds, watch.late_seconds)
+
     router = Router()
     router.add("GET", "/metrics", lambda request: exposition(registry))
     router.add("GET", "/v2/health/live", lambda request: _LIVE)
-    router.add("GET", "/v2/health/ready", lambda request: _READY)
+    router.add("GET", "/v2/health/ready", ready)
     router.add("GET", FAULTS_PATH, faults)
     server = Server(router, Limits(), HttpMetrics(registry).observe)
     await listen(server, config.host, config.port)
     logger.info("listening", extra={"port": server.port, "namespace": config.namespace})
     watch.start()
-    ReportWriter(config, open_store, f"{socket.gethostname()}-{os.getpid()}", report).start()
+    reports.start()
     await run_until_signal(server)
     logger.info("stopped")
+
+
+def readiness(store_silent: float, comparison_late: float) -> Response:
+    """Answer whether the worker does its work.
+
+    Args:
+        store_silent: Seconds since the store took a report; it is given one every few seconds.
+        comparison_late: Seconds since the comparison in progress began, or since one was due.
+
+    Raises:
+        HttpError: 503 with the cause, if it does not.
+
+    """
+    if store_silent > STORE_SECONDS:
+        told = f"the prediction store has not answered for {store_silent:.0f} s"
+    elif comparison_late > COMPARISON_SECONDS:
+        told = f"the comparison with labels has stood still for {comparison_late:.0f} s"
+    else:
+        return _READY
+    raise HttpError(503, told, (b"retry-after: 1",))

@@ -26,7 +26,7 @@ from fourways_runtime.io.store.database import Database
 from fourways_runtime.io.store.owners import open_claimed
 from fourways_runtime.scoring.late_truth import is_text, labelled
 
-from .repeating import repeat
+from .repeating import Repeated, repeat
 from .truth import MIN_LABELS, metrics_of, moment, read_labels
 
 MAX_PREDICTIONS = 10_000_000
@@ -90,9 +90,17 @@ class QualityWatch:
         self.status: QualityStatus | None = None
         """The last comparison; None if another worker compares, or none did so far."""
 
+        self._repeated: Repeated | None = None
+
     def start(self) -> None:
         """Compare at intervals, as long as the process lives."""
-        repeat("quality", self._look, min(seconds(self._quality.interval), _FIRST_SECONDS))
+        first = min(seconds(self._quality.interval), _FIRST_SECONDS)
+        self._repeated = repeat("quality", self._look, first)
+
+    @property
+    def late_seconds(self) -> float:
+        """Time (s) that the comparison in progress takes so far, or that the next is overdue."""
+        return 0.0 if self._repeated is None else self._repeated.late_seconds
 
     def look(self) -> None:
         """Compare once, unless another worker does. Errors are told by the status."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from fourways_api import RuntimeConfig
@@ -32,6 +33,7 @@ class ReportWriter:
         open_database: Callable[[], Database],
         worker: str,
         report: Callable[[], dict[str, Any]],
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._config = config
         self._open = open_database
@@ -39,6 +41,13 @@ class ReportWriter:
         self._report = report
         self._database: Database | None = None
         self._key = config.name
+        self._clock = clock
+        self._told_at = clock()
+
+    @property
+    def silent_seconds(self) -> float:
+        """Time (s) since the store took a report, or since this object was made."""
+        return self._clock() - self._told_at
 
     def start(self) -> None:
         """Report as long as the process lives."""
@@ -50,6 +59,7 @@ class ReportWriter:
             self._database, self._key = open_claimed(self._open, self._config)
         namespace = self._config.namespace
         write_report(self._database, namespace, self._key, self._worker, self._report())
+        self._told_at = self._clock()
 
     def close(self) -> None:
         """Close the connection."""
