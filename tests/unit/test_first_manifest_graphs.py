@@ -217,3 +217,11 @@ def test_the_producer_of_a_file_is_named_on_one_line(
     onnx.save(model, path)
     init(path, "-o", tmp_path / "m.yaml")
     assert f"# The file says: {said}\n" in (tmp_path / "m.yaml").read_text()
+
+
+def test_a_column_of_times_is_refused_with_the_types_that_read_it(tmp_path: Path) -> None:
+    times = pa.array([0, 1], pa.timestamp("ms"))
+    pq.write_table(pa.table({"a": times, "b": [1.0, 2.0]}), tmp_path / "t.parquet")
+    said = refused(sums(tmp_path), "--sample", tmp_path / "t.parquet", "-o", tmp_path / "m.yaml")
+    assert "column a of the sample" in said
+    assert "declare it as date, timestamp_s" in " ".join(said.split())

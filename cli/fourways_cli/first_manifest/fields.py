@@ -124,7 +124,9 @@ def _check(each: DraftField, column: str, kind: Kind) -> None:
     shown = displayed(column, 100)
     if kind == "other":
         raise NoManifest(
-            f"column {shown} of the sample is neither number, text nor list; convert it"
+            f"column {shown} of the sample is neither a number, a text nor a list. Write a date or"
+            " a time as the number that the model was trained with; the manifest can then declare"
+            " it as date, timestamp_s, _ms, _us or _ns, which accept ISO 8601"
         )
     if each.type and each.type != "string" and kind == "string":
         raise NoManifest(
