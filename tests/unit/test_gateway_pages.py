@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from fourways_api import DriftStatus, Route, StreamSource, WakeConfig
 from fourways_runtime.io.store.recent import RecentAnswer, RecentAnswers, RecentDeadLetter
 from fourways_runtime.io.store.reports import WorkerReport
 from fourways_runtime.scoring.columns import Reject
+from fourways_runtime.workloads.gateway.page.pages import PAGES_AT_ONCE
 from tests.kit.callers import Keys, bearer
 from tests.kit.gateway_plane import Running, running
 from tests.kit.run_history import DRIFT, QUALITY, MemoryHistory
@@ -42,6 +44,19 @@ async def test_programs_get_json_and_people_a_page(tmp_path: Path) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         for text in ("churn", "camera", "on devices", "the model server has no address yet"):
             assert text in answer.text, text
+
+
+async def test_of_many_pages_at_once_some_are_made_and_the_others_refused(tmp_path: Path) -> None:
+    async with running(tmp_path, history=MemoryHistory()) as plane:
+        asked = [page(plane, "/deployments/churn") for _ in range(100)]
+        answers = await asyncio.gather(*asked)
+        made = [each for each in answers if each.status_code == 200]
+        refused = [each for each in answers if each.status_code == 503]
+        assert len(made) >= PAGES_AT_ONCE
+        assert refused
+        assert len(made) + len(refused) == 100
+        assert all(each.headers["retry-after"] == "1" for each in refused)
+        assert (await page(plane, "/deployments/churn")).status_code == 200
 
 
 async def test_the_page_of_a_deployment_shows_contract_runs_difference_and_rejects(

@@ -9,7 +9,7 @@ long as the tab is open and sends in a header. There are no cookies.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -22,7 +22,7 @@ from fourways_api.display import displayed
 from fourways_http import HttpError, Request, Response, Router
 from fourways_http.message import awaited
 
-from ..mode import deployment_of
+from ..mode import RETRY, deployment_of
 from .sparkline import bars, sparkline
 from .stream_view import StreamView
 
@@ -45,6 +45,10 @@ _POLICY = (
     b"cache-control: no-store",
 )
 _PASSED = frozenset({b"authorization", b"x-fourways-authorization", b"host"})
+
+
+PAGES_AT_ONCE = 8
+"""A page asks several paths and is made on the loop that answers everybody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,28 @@ class Pages:
     def __init__(self, namespace: str, router: Router) -> None:
         self._namespace = namespace
         self._router = router
+        self._at_once = 0
 
     def add_to(self, router: Router) -> None:
         """Add the pages' paths."""
-        router.add("GET", "/", self._root)
-        router.add("GET", "/deployments/{deployment}", self._deployment)
+        router.add("GET", "/", partial(self._bounded, self._root))
+        router.add("GET", "/deployments/{deployment}", partial(self._bounded, self._deployment))
         for name in _ASSETS:
             router.add("GET", f"/assets/{name}", partial(_asset, name))
 
     # ---- pages
+
+    async def _bounded(
+        self, page: Callable[[Request], Awaitable[Response]], request: Request
+    ) -> Response:
+        """Answer a page. Raises HttpError 503 while too many are asked for."""
+        if self._at_once >= PAGES_AT_ONCE:
+            raise HttpError(503, "too many requests for pages: try again", RETRY)
+        self._at_once += 1
+        try:
+            return await page(request)
+        finally:
+            self._at_once -= 1
 
     async def _root(self, request: Request) -> Response:
         if b"text/html" not in (request.header(b"accept") or b""):
