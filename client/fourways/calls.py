@@ -176,14 +176,14 @@ def _json(answer: httpx.Response) -> Any:
         return None
 
 
-def event_of(told: Json, location: str) -> Event:
+def event_of(body: Json, location: str) -> Event:
     """Read the 202 of one event."""
-    return Event(told["deployment"], told["key"], told["id"], location)
+    return Event(body["deployment"], body["key"], body["id"], location)
 
 
-def error_of(status: int, told: Any) -> FourwaysError:
-    """Return the error that a response means; ``told`` is its JSON, or None."""
-    details: Json = told if isinstance(told, dict) else {}
+def error_of(status: int, body: Any) -> FourwaysError:
+    """Return the error that a response means; ``body`` is its JSON, or None."""
+    details: Json = body if isinstance(body, dict) else {}
     message = str(details.get("error") or f"the gateway answered with status {status}")
     kinds: dict[int, type[FourwaysError]] = {
         202: PredictionPending,

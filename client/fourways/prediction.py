@@ -53,24 +53,24 @@ class Event:
 _OWN = frozenset({"deployment", "key", "version", "computed_at", "age_seconds", "outputs"})
 
 
-def of_lookup(told: Json) -> Prediction:
+def of_lookup(answer: Json) -> Prediction:
     """Read the response to a look-up of one key."""
     return Prediction(
-        told["deployment"],
-        told["outputs"],
-        told.get("key"),
-        told.get("version") or "",
-        _time(told.get("computed_at")),
-        float(told.get("age_seconds") or 0.0),
-        {name: value for name, value in told.items() if name not in _OWN},
+        answer["deployment"],
+        answer["outputs"],
+        answer.get("key"),
+        answer.get("version") or "",
+        _time(answer.get("computed_at")),
+        float(answer.get("age_seconds") or 0.0),
+        {name: value for name, value in answer.items() if name not in _OWN},
     )
 
 
-def of_inference(told: Json, keys: list[Key] | None) -> list[Prediction | None]:
+def of_inference(answer: Json, keys: list[Key] | None) -> list[Prediction | None]:
     """Read an inference response: one prediction for each row; None where a key has none."""
-    columns = {one["name"]: rows_of(one) for one in told["outputs"]}
+    columns = {one["name"]: rows_of(one) for one in answer["outputs"]}
     found = columns.pop("found", None)
-    parameters: Json = told.get("parameters") or {}
+    parameters: Json = answer.get("parameters") or {}
     computed = _time(parameters.get("computed_at"))
     age = float(parameters.get("age_seconds") or 0.0)
     details = {name: value for name, value in parameters.items() if name not in _OWN}
@@ -78,10 +78,10 @@ def of_inference(told: Json, keys: list[Key] | None) -> list[Prediction | None]:
     there = found if found is not None else [True] * len(next(iter(columns.values()), ()))
     return [
         Prediction(
-            told["model_name"],
+            answer["model_name"],
             dict(zip(columns, next(rows), strict=True)),
             keys[at] if keys is not None else None,
-            told.get("model_version") or "",
+            answer.get("model_version") or "",
             computed,
             age,
             details,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from .spec import Resources, Spec, worker_memory, worker_threads
     from .status import (
-        MAX_WORKERS_TOLD,
+        MAX_WORKERS_REPORTED,
         BundleStatus,
         ColdStartStatus,
         Condition,
@@ -60,7 +60,7 @@ __all__ = [
     "API_VERSION",
     "GROUP",
     "KIND",
-    "MAX_WORKERS_TOLD",
+    "MAX_WORKERS_REPORTED",
     "PLURAL",
     "VERSION",
     "ApiModel",
@@ -148,7 +148,7 @@ _HOMES = {
     "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths PurgeConfig QualityConfig"
     " Route RunReport RuntimeConfig ServerConfig StoredData StreamConfig WakeConfig",
     "spec": "Resources Spec worker_memory worker_threads",
-    "status": "MAX_WORKERS_TOLD BundleStatus ColdStartStatus Condition DriftStatus FieldDrift"
+    "status": "MAX_WORKERS_REPORTED BundleStatus ColdStartStatus Condition DriftStatus FieldDrift"
     " ModelStatus ProgressStatus QualityMetric QualityStatus RunStatus Status WorkerStatus",
     "strategy": "Choice Contradiction Mode Step choose",
     "yaml_text": "dump_yaml",

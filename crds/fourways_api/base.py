@@ -136,14 +136,14 @@ _KEPT, _KEPT_CHARACTERS = 1024, 2048
 
 def _keep_or_refuse(model: type[ApiModel], value: dict[str, Any]) -> None:
     # Most objects of a deployment are those of the last look at it, and CEL takes the longest.
-    told = model, repr(value)
-    if told in _kept:
+    cache_key = model, repr(value)
+    if cache_key in _kept:
         return
     _refuse_broken(model.rules, value)
-    if len(told[1]) <= _KEPT_CHARACTERS:
+    if len(cache_key[1]) <= _KEPT_CHARACTERS:
         if len(_kept) >= _KEPT:
             _kept.clear()
-        _kept.add(told)
+        _kept.add(cache_key)
 
 
 def longer_than_zero(field: str) -> Rule:

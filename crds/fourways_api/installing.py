@@ -29,12 +29,12 @@ def install_command(*extras: str) -> str:
 def _source() -> tuple[str, ...]:
     """Return what pip is to install, without extras, and its options."""
     try:
-        told = json.loads(distribution(NAME).read_text("direct_url.json") or "{}")
+        direct_url = json.loads(distribution(NAME).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
         return (NAME,)
-    url = urlsplit(str(told.get("url", "")))
+    url = urlsplit(str(direct_url.get("url", "")))
     folder = Path(unquote(url.path))
     if url.scheme != "file" or not (folder / "pyproject.toml").is_file():
         return (NAME,)
-    editable = bool((told.get("dir_info") or {}).get("editable"))
+    editable = bool((direct_url.get("dir_info") or {}).get("editable"))
     return (str(folder), "-e") if editable else (str(folder),)

@@ -51,9 +51,9 @@ def review(document: Document, now: datetime | None = None) -> Verdict:
         check(deployment)
     except InvalidSpec as error:
         problems += error.problems
-    told = tuple(_as_written(p, document) for p in problems)
+    described = tuple(_as_written(p, document) for p in problems)
     notes = _notes(deployment, now or datetime.now(UTC)) if deployment and not problems else ()
-    return Verdict(document, deployment, told, notes)
+    return Verdict(document, deployment, described, notes)
 
 
 def _notes(deployment: ModelDeployment, now: datetime) -> tuple[str, ...]:

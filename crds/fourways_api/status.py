@@ -48,7 +48,7 @@ class ModelStatus(ApiModel):
     """URI for which the digest was pinned."""
 
 
-MAX_WORKERS_TOLD = 32
+MAX_WORKERS_REPORTED = 32
 
 
 class WorkerStatus(ApiModel):
@@ -88,7 +88,7 @@ class ProgressStatus(ApiModel):
     estimated_completion: Annotated[str, Field(max_length=32)] | None = None
     """Estimated time at which all rows are recorded, RFC 3339."""
 
-    workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=MAX_WORKERS_TOLD)] = ()
+    workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=MAX_WORKERS_REPORTED)] = ()
     """Progress of each worker; the first 32 workers only."""
 
     updated_at: Annotated[str, Field(max_length=32)]
@@ -132,7 +132,7 @@ class RunStatus(ApiModel):
     """Why the run failed, or other details."""
 
 
-MAX_DRIFTS_TOLD = 5
+MAX_DRIFTS_REPORTED = 5
 
 
 class FieldDrift(ApiModel):
@@ -160,7 +160,7 @@ class FieldDrift(ApiModel):
 class DriftStatus(ApiModel):
     """How the scored records differ from the training profile."""
 
-    fields: Annotated[tuple[FieldDrift, ...], Field(max_length=MAX_DRIFTS_TOLD)] = ()
+    fields: Annotated[tuple[FieldDrift, ...], Field(max_length=MAX_DRIFTS_REPORTED)] = ()
     """The inputs and outputs that differ most; drifted ones first. At most five."""
 
     drifted: Annotated[int, Field(ge=0)] = 0

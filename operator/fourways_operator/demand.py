@@ -72,8 +72,8 @@ class DemandTracker:
     def of(self, key: Key) -> Demand | None:
         """Return the demand for a deployment; None while no gateway has reported it."""
         urls = self._gateways.get(key, frozenset())
-        told = [self._reports.get(_Source(key.namespace, url), {}).get(key.name) for url in urls]
-        known = [one for one in told if one is not None]
+        reports = [self._reports.get(_Source(key.namespace, url), {}).get(key.name) for url in urls]
+        known = [one for one in reports if one is not None]
         if not known:
             return None
         woken = [one for one in known if one.woken_at and one.cold_start_seconds is not None]

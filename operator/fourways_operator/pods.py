@@ -140,8 +140,8 @@ def failure_of(pod: Json) -> PodFailure | None:
         if reason in _START_FAILURES:
             return PodFailure(Reason[reason], _short(waiting.get("message") or reason))
         if reason and reason not in _USUAL_WAITS:
-            told = _short(waiting.get("message") or "its container is not started")
-            return PodFailure(known_or(reason, Reason.RunContainerError), told)
+            message = _short(waiting.get("message") or "its container is not started")
+            return PodFailure(known_or(reason, Reason.RunContainerError), message)
     if (evicted := _failure_of_whole(pod)) and report_of(pod) is None:
         return evicted
     for state in _container_states(pod):

@@ -18,7 +18,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from fourways_api import MAX_WORKERS_TOLD, ProgressStatus, WorkerStatus
+from fourways_api import MAX_WORKERS_REPORTED, ProgressStatus, WorkerStatus
 from fourways_api.backoff import Backoff
 
 from .asking import ask, parsed
@@ -170,7 +170,7 @@ def _figures(reported: _Progress, now: datetime) -> ProgressStatus:
                 rows_per_second=_rounded(worker.rows_per_second),
                 alive=worker.alive,
             )
-            for worker in reported.workers[:MAX_WORKERS_TOLD]
+            for worker in reported.workers[:MAX_WORKERS_REPORTED]
         ),
         updated_at=rfc3339(now),
     )

@@ -51,10 +51,10 @@ async def settle(
         uid = (job["metadata"].get("annotations") or {}).get(purge.UID_ANNOTATION)
         try:
             if uid != current:
-                logger.info("%s: starting it", _told(job))
+                logger.info("%s: starting it", _described(job))
                 await cluster.apply(_resumed(job), job["metadata"]["uid"])
             elif job["metadata"]["name"] != name:
-                logger.info("%s: deleting it", _told(job))
+                logger.info("%s: deleting it", _described(job))
                 await cluster.delete(job)
         except (ObjectFault, DependencyNotReady) as fault:
             faults.append(fault)
@@ -73,5 +73,5 @@ def _resumed(job: Json) -> Json:
     }
 
 
-def _told(job: Json) -> str:
+def _described(job: Json) -> str:
     return f"{job['metadata']['namespace']}/{job['kind']}/{job['metadata']['name']}"

@@ -92,10 +92,10 @@ class Features:
 
     def of(self, key: Key) -> dict[str, Any]:
         """Return the values of an entity: from the gateway, else from its last response."""
-        told = self._ask(key)
-        if told is not None:
-            self._keep(key, told)
-            return told
+        values = self._ask(key)
+        if values is not None:
+            self._keep(key, values)
+            return values
         last = self.last(key)
         # A clock that was set back says nothing of the age.
         return {} if last is None or abs(last[1]) > self._max_age else last[0]
@@ -123,8 +123,8 @@ class Features:
             request = urllib.request.Request(url, headers=settings.credentials())  # noqa: S310
             with self._opener.open(request, timeout=BUDGET_SECONDS) as answer:
                 found = json.loads(answer.read(_MAX_BYTES))["features"]
-            told = {name: found[name] for name in self._inputs if found.get(name) is not None}
-            return told if self._holds(told) else None
+            values = {name: found[name] for name in self._inputs if found.get(name) is not None}
+            return values if self._holds(values) else None
         except urllib.error.HTTPError as error:
             if error.code == 404 and _names_the_key(error):
                 return {}
@@ -133,20 +133,20 @@ class Features:
         self._asked_again = time.monotonic() + PAUSE_SECONDS
         return None
 
-    def _holds(self, told: Mapping[str, Any]) -> bool:
+    def _holds(self, values: Mapping[str, Any]) -> bool:
         """Return whether all values satisfy the contract. Their texts are not logged."""
-        for name, value in told.items():
+        for name, value in values.items():
             if not self._checks.hold(name, value):
                 logger.warning("the gateway's value of %s breaks the contract: not used", name)
                 return False
         return True
 
-    def _keep(self, key: Key, told: Mapping[str, Any]) -> None:
+    def _keep(self, key: Key, values: Mapping[str, Any]) -> None:
         try:
             with self._lock, closing(self._open()) as database, database:
                 database.execute(
                     "insert or replace into seen values (?, ?, ?)",
-                    (str(key), json.dumps(told), time.time()),
+                    (str(key), json.dumps(values), time.time()),
                 )
                 database.execute(
                     "delete from seen where key in"

@@ -61,14 +61,14 @@ def whole_slots(store: Store, keys: TrustedKeys) -> list[WholeSlot]:
 
 def slot_faults(store: Store) -> str:
     """Return why no slot can be used; empty on a new device. Raises NoModel without keys."""
-    told = []
+    findings = []
     for name in SLOTS:
         if store.slot(name).is_dir():
             try:
                 open_bundle(store.slot(name), trusted_keys(store))
             except BundleRefused as error:
-                told.append(f"slot {name}: {error}")
-    return "; ".join(told)
+                findings.append(f"slot {name}: {error}")
+    return "; ".join(findings)
 
 
 def newest_release(store: Store, keys: TrustedKeys) -> Release | None:

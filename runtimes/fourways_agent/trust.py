@@ -169,10 +169,10 @@ def _signed(key: EllipticCurvePublicKey, signature: bytes, payload: bytes) -> bo
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 
     # DSSE's pre-authentication encoding: type and length are signed with the payload.
-    told = f"DSSEv1 {len(_PAYLOAD_TYPE)} {_PAYLOAD_TYPE} {len(payload)} ".encode()
+    signed_header = f"DSSEv1 {len(_PAYLOAD_TYPE)} {_PAYLOAD_TYPE} {len(payload)} ".encode()
     try:
         name = _HASHES[key.curve.key_size]
-        key.verify(signature, told + payload, ECDSA(getattr(hashes, name)()))
+        key.verify(signature, signed_header + payload, ECDSA(getattr(hashes, name)()))
     except InvalidSignature:
         return False
     return True

@@ -250,8 +250,8 @@ class Pool:
                 self._fail(job, TooManyWaiting())
                 continue
             if self._slack and job.waits:
-                told = b"x-request-timeout: %.3f\r\n\r\n" % left
-                job.head = _without_timeout(job.head) + told
+                header = b"x-request-timeout: %.3f\r\n\r\n" % left
+                job.head = _without_timeout(job.head) + header
             return job
         return None
 

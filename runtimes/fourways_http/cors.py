@@ -60,14 +60,14 @@ class AllowedOrigins:
 
 
 def _readable(response: Response, origin: bytes) -> Response:
-    told = copy(response)  # some responses are shared by all requests
-    told.headers = (
+    answer = copy(response)  # some responses are shared by all requests
+    answer.headers = (
         *response.headers,
         b"access-control-allow-origin: " + origin,
         b"access-control-expose-headers: " + _EXPOSED,
         b"vary: Origin",
     )
-    return told
+    return answer
 
 
 def _preflight() -> Response:

@@ -193,13 +193,13 @@ def failure(error: BaseException, config: object, log: logging.Logger) -> tuple[
     else:
         reason, message, code = Reason.InternalError, "see the log", 1
         log.error("internal error", exc_info=error)
-    told = config if isinstance(config, RuntimeConfig) else None
+    known = config if isinstance(config, RuntimeConfig) else None
     report = RunReport(
         outcome="Failed",
         reason=reason,
         message=message,
-        digest=told.digest if told else None,
-        version=told.model.version if told else None,
+        digest=known.digest if known else None,
+        version=known.model.version if known else None,
     )
     return report, code
 

@@ -68,8 +68,8 @@ def _from_helper(name: str, authority: str) -> tuple[str, str] | None:
         )
         if done.returncode:
             return None
-        told = json.loads(done.stdout)
-        return str(told["Username"]), str(told["Secret"])
+        login = json.loads(done.stdout)
+        return str(login["Username"]), str(login["Secret"])
     except (OSError, subprocess.TimeoutExpired, ValueError, LookupError, TypeError) as error:
         raise PushFailed(
             f"docker-credential-{name} gave no login: {type(error).__name__}"

@@ -58,8 +58,8 @@ class LocalReports:
         self._drift.stop()
 
     def _news(self, key: WorkKey) -> None:
-        told = self._drift.of(key).get(_GATEWAY)
-        report = GatewayReport(self._demand.of(key), told.drift if told else None)
+        reported = self._drift.of(key).get(_GATEWAY)
+        report = GatewayReport(self._demand.of(key), reported.drift if reported else None)
         self._changed((key.namespace, key.name), report)
 
     async def _ask_and_wait(self, url: str) -> bytes:

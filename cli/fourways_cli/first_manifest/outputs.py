@@ -102,8 +102,8 @@ def _output(
     if made.type == "string" and not shape and 0 < len(labels) <= _LABELS_WRITTEN:
         made.categories = labels
     elif len(shape) == 1 and shape[0] == len(labels):
-        told = ", ".join(f"{at} = {label}" for at, label in enumerate(labels[:20]))
-        made.comment = f"One number per class: {told}."
+        listed = ", ".join(f"{at} = {label}" for at, label in enumerate(labels[:20]))
+        made.comment = f"One number per class: {listed}."
     if len(shape) == 1 and made.type.startswith("float"):
         made.comment += (
             f" For one of them alone, replace shape by column: {min(1, shape[0] - 1)}; for the"

@@ -16,7 +16,7 @@ from .common import ConditionChain, ConditionResult, ModeView, constant
 
 DRIFTED = "Drifted"
 
-_TOLD = 3
+_MAX_NAMED = 3
 
 
 def drift_conditions(deployment: ModelDeployment) -> Mapping[str, ConditionChain[ModeView]]:
@@ -37,12 +37,12 @@ def _severity(drift: DriftStatus) -> tuple[bool, float]:
 def _has_drifted(view: ModeView) -> ConditionResult | None:
     if view.drift is None or not view.drift.drifted:
         return None
-    told = [_described(each) for each in view.drift.fields if each.drifted]
-    more = view.drift.drifted - _TOLD
+    drifted = [_described(each) for each in view.drift.fields if each.drifted]
+    more = view.drift.drifted - _MAX_NAMED
     also = f", and {more} more" if more > 0 else ""
     message = (
-        f"{', '.join(told[:_TOLD])}{also}: distributed otherwise than in training, status.drift "
-        "has the figures"
+        f"{', '.join(drifted[:_MAX_NAMED])}{also}: distributed otherwise than in "
+        "training, status.drift has the figures"
     )
     return ConditionResult("True", Reason.DriftDetected, message)
 

@@ -37,9 +37,9 @@ def plan(deployment: ModelDeployment, settings: OperatorSettings) -> Json | None
         return None
     config = PurgeConfig(namespace=meta.namespace, name=meta.name, uids=(meta.data_uid,))
     planned = job(config, settings.runtime_image, settings)
-    told = "\0".join((settings.runtime_image, worker.variable(config)["value"]))
+    identity = "\0".join((settings.runtime_image, worker.variable(config)["value"]))
     planned["metadata"] |= {
-        "name": f"{meta.name}-purge-{sha256(told.encode()).hexdigest()[:8]}",
+        "name": f"{meta.name}-purge-{sha256(identity.encode()).hexdigest()[:8]}",
         "annotations": {UID_ANNOTATION: meta.data_uid},
     }
     planned["spec"]["suspend"] = True

@@ -31,7 +31,7 @@ UNKNOWN_KEY_SECONDS = 30.0
 """Minimum time between two reads because a token names an unknown key."""
 
 _LATEST = 2**53
-"""The latest expiry that is told apart from others, as Unix time."""
+"""The latest expiry that is distinguished from later ones, as Unix time."""
 
 _SCOPE = TypeAdapter(Scope)
 Download = Callable[[str], Awaitable[bytes]]

@@ -55,18 +55,18 @@ def binary_request(asked: Any) -> tuple[int, bytes]:
     parts = [bytes(part) for part in raw] or [
         _encoded(tensor, f"inputs[{at}]") for at, tensor in enumerate(asked.inputs)
     ]
-    told: dict[str, Any] = {
+    document: dict[str, Any] = {
         "inputs": [_described(*both) for both in zip(asked.inputs, parts, strict=True)],
         "parameters": {**_plain(asked.parameters), "binary_data_output": True},
     }
     if asked.id:
-        told["id"] = asked.id
+        document["id"] = asked.id
     if asked.outputs:
-        told["outputs"] = [
+        document["outputs"] = [
             {"name": one.name, "parameters": {**_plain(one.parameters), "binary_data": True}}
             for one in asked.outputs
         ]
-    header = orjson.dumps(told)
+    header = orjson.dumps(document)
     return len(header), b"".join((header, *parts))
 
 
@@ -74,15 +74,15 @@ def infer_response(answer: Response, typed: bool) -> Any:
     """Return a binary response as a ModelInferResponse; ``typed`` asks for typed contents."""
     body = memoryview(answer.body)
     at = _header_length(answer)
-    told = orjson.loads(body[:at])
+    document = orjson.loads(body[:at])
     made = ModelInferResponse(
-        model_name=told["model_name"],
-        model_version=told.get("model_version") or "",
-        id=told.get("id") or "",
+        model_name=document["model_name"],
+        model_version=document.get("model_version") or "",
+        id=document.get("id") or "",
     )
-    _fill(made.parameters, told.get("parameters") or {})
-    typed = typed and all(each["datatype"] in (*_TYPED, "BYTES") for each in told["outputs"])
-    for output in told["outputs"]:
+    _fill(made.parameters, document.get("parameters") or {})
+    typed = typed and all(each["datatype"] in (*_TYPED, "BYTES") for each in document["outputs"])
+    for output in document["outputs"]:
         tensor = made.outputs.add(name=output["name"], datatype=output["datatype"])
         tensor.shape.extend(output["shape"])
         size = output["parameters"]["binary_data_size"]
@@ -116,9 +116,9 @@ def _plain(parameters: Any) -> dict[str, Any]:
     return found
 
 
-def _fill(parameters: Any, told: Mapping[str, Any]) -> None:
+def _fill(parameters: Any, values: Mapping[str, Any]) -> None:
     """Write values to a map of InferParameter. What is not a scalar becomes JSON."""
-    for name, value in told.items():
+    for name, value in values.items():
         match value:
             case bool():
                 parameters[name].bool_param = value

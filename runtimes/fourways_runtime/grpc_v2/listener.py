@@ -151,20 +151,22 @@ class GrpcListener:
         return message("ModelReadyResponse")(ready=answer.status == 200)
 
     async def _server_metadata(self, asked: Any, context: Any) -> Any:
-        told = _json(await self._get(context, "/v2"))
-        return message("ServerMetadataResponse")(**told)
+        metadata = _json(await self._get(context, "/v2"))
+        return message("ServerMetadataResponse")(**metadata)
 
     async def _model_metadata(self, asked: Any, context: Any) -> Any:
-        told = _json(await self._get(context, _path(asked.name, asked.version)))
+        metadata = _json(await self._get(context, _path(asked.name, asked.version)))
         tensors = message("ModelMetadataResponse.TensorMetadata")
 
         def described(kind: str) -> list[Any]:
-            return [tensors(**{k: v for k, v in one.items() if k in _TENSOR}) for one in told[kind]]
+            return [
+                tensors(**{k: v for k, v in one.items() if k in _TENSOR}) for one in metadata[kind]
+            ]
 
         return message("ModelMetadataResponse")(
-            name=told["name"],
-            versions=told["versions"],
-            platform=told["platform"],
+            name=metadata["name"],
+            versions=metadata["versions"],
+            platform=metadata["platform"],
             inputs=described("inputs"),
             outputs=described("outputs"),
         )
@@ -226,10 +228,10 @@ def _reporting(
 
 def _status(answer: Response) -> tuple[grpc.StatusCode, str]:
     try:
-        told = orjson.loads(answer.body)
+        body = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
-        told = {}
-    details = told.get("error") if isinstance(told, dict) else None
+        body = {}
+    details = body.get("error") if isinstance(body, dict) else None
     if answer.status == 202:
         details = "the event was accepted, and its prediction is not there yet"
     fallback = f"the response's status is {answer.status}"

@@ -211,7 +211,7 @@ def _typed(field: InputField, columns: Mapping[str, Array], records: int) -> tup
     if field.is_free and values.ndim == 1 and len(values) == records:
         # Records of several sizes.
         each = [_typed(field, {field.name: record[np.newaxis]}, 1) for record in values]
-        wrong = {at: told[0] for at, (_, told) in enumerate(each) if told}
+        wrong = {at: faults[0] for at, (_, faults) in enumerate(each) if faults}
         return ragged.column([record[0] for record, _ in each]), wrong
     if len(values) != records or not ragged.fits(values.shape[1:], field.shape):
         raise SourceError(

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from fourways_api import DriftStatus, FieldDrift
-from fourways_api.status import MAX_DRIFTS_TOLD
+from fourways_api.status import MAX_DRIFTS_REPORTED
 
 from .columns import Array
 from .profile import FieldCounter, ProfileCounts, RecordProfiler
@@ -129,7 +129,7 @@ def summarised(
         return None
     all_records = counts.records + counts.rejects
     return DriftStatus(
-        fields=fields[:MAX_DRIFTS_TOLD],
+        fields=fields[:MAX_DRIFTS_REPORTED],
         drifted=sum(each.drifted for each in fields),
         records=round(counts.effective),
         rejects=_rounded(min(1.0, counts.rejects / all_records)) if all_records else 0.0,

@@ -50,7 +50,7 @@ class KeptReport:
 
 @dataclass(frozen=True, slots=True)
 class FleetFinding:
-    """The comparison of what all devices told."""
+    """The comparison of what all devices reported."""
 
     devices: int = 0
     fields: tuple[FieldDrift, ...] = ()
@@ -104,8 +104,8 @@ def judge(
     profiler: RecordProfiler, kept: Sequence[KeptReport], max_drift: float, now: datetime
 ) -> FleetFinding:
     """Compare the sum of reports with the training profile."""
-    told = (it for it in kept if it.report.records or it.report.rejects)
-    known = sorted(told, key=lambda it: it.caller)
+    reporting = (it for it in kept if it.report.records or it.report.rejects)
+    known = sorted(reporting, key=lambda it: it.caller)
     if not known:
         return FleetFinding(devices=len(kept))
     rows = np.stack([it.report.values for it in known])

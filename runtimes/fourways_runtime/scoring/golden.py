@@ -35,7 +35,7 @@ _COARSE_ABSOLUTE, _COARSE_RELATIVE = 1e-4, 1e-3
 """Least tolerances where a record scored alone is compared: libraries compute batches of another
 size in another order, and round differently."""
 
-_TOLD = 5
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,9 @@ def check_vectors(pipeline: Pipeline, vectors: Sequence[Vector], golden: GoldenV
                 if difference is not None:
                     wrong.append((at, f"vector {at}: {name}: {difference}"))
     if wrong:
-        told = [text for _, text in sorted(wrong)]
-        more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
-        raise GoldenMismatch("; ".join(told[:_TOLD]) + more)
+        texts = [text for _, text in sorted(wrong)]
+        more = f"; and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else ""
+        raise GoldenMismatch("; ".join(texts[:_MAX_NAMED]) + more)
     coarse = golden.model_copy(
         update={
             "absolute_tolerance": max(golden.absolute_tolerance, _COARSE_ABSOLUTE),
@@ -164,7 +164,7 @@ def compare(expected: Any, got: Any, golden: GoldenVectors) -> str | None:
         same = ours.tolist() == theirs.tolist() and (ours.dtype.kind == "b") == (
             theirs.dtype.kind == "b"
         )
-        return None if same else f"expected {_told(theirs)}, got {_told(ours)}"
+        return None if same else f"expected {_rendered(theirs)}, got {_rendered(ours)}"
     difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
     if "f" not in ours.dtype.kind + theirs.dtype.kind:
         # Two whole numbers may become the same float.
@@ -219,5 +219,5 @@ def _vector(line: bytes, number: int, contract: Contract) -> Vector:
     return vector
 
 
-def _told(value: Array) -> str:
+def _rendered(value: Array) -> str:
     return str(value.tolist())[:120]

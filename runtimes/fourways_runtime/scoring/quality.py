@@ -73,9 +73,9 @@ def _calibration(predictions: Array, labels: Array) -> float | None:
     if not _are_binary(labels) or not _are_probabilities(predictions):
         return None
     bins = np.minimum((predictions * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    told = np.bincount(bins, predictions, CALIBRATION_BINS)
+    predicted = np.bincount(bins, predictions, CALIBRATION_BINS)
     happened = np.bincount(bins, labels, CALIBRATION_BINS)
-    return float(np.abs(told - happened).sum() / len(labels))
+    return float(np.abs(predicted - happened).sum() / len(labels))
 
 
 def _accuracy(predictions: Array, labels: Array) -> float | None:

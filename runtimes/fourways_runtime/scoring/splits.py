@@ -41,7 +41,7 @@ class Split:
         """First position of its rows: in the table, or else beyond those of every earlier split."""
         return self.number << 32 if self.first is None else self.first
 
-    def told(self, first: int, last: int) -> str:
+    def describe_rows(self, first: int, last: int) -> str:
         """Say for people where rows are, by their first and last position."""
         whole = self.first is not None
         first, last = (at if whole else at - self.start for at in (first, last))

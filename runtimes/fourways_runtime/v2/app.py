@@ -242,8 +242,8 @@ class ModelServer:
         stuck = self._stuck()
         hang = worker_fault(Reason.ModelHangs, stuck) if stuck else None
         found = tuple(fault for fault in (hang, *(of() for of in self._faults_of)) if fault)
-        told = WorkerFaults(faults=found, drift=self._drift())
-        return json_response(told.model_dump(mode="json", by_alias=True))
+        report = WorkerFaults(faults=found, drift=self._drift())
+        return json_response(report.model_dump(mode="json", by_alias=True))
 
     def _stuck(self) -> str:
         """Return why the model does not return at present; an empty string if it does.

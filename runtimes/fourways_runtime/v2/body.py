@@ -76,8 +76,8 @@ def _loads(text: bytes, exact: bool) -> Any:
     try:
         return loads(text, parse)
     except TooManyContainers:
-        told = f"the body has more than {MAX_CONTAINERS:,} lists and objects"
-        raise HttpError(400, f"{told}: send the data of a tensor as one flat list") from None
+        fault = f"the body has more than {MAX_CONTAINERS:,} lists and objects"
+        raise HttpError(400, f"{fault}: send the data of a tensor as one flat list") from None
 
 
 def _uncompressed(request: Request, max_bytes: int) -> bytes:

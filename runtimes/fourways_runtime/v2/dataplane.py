@@ -107,8 +107,8 @@ def add_routes(
 
 def server_metadata(extensions: Sequence[str]) -> Response:
     """Describe the server."""
-    told = {"name": "fourways", "version": _version(), "extensions": list(extensions)}
-    return json_response(told)
+    metadata = {"name": "fourways", "version": _version(), "extensions": list(extensions)}
+    return json_response(metadata)
 
 
 def listed(name: str, version: str, state: str = "READY", reason: str = "") -> dict[str, Any]:

@@ -41,8 +41,8 @@ def covered(features: FeatureLookup | None, contract: Contract) -> tuple[str, ..
     if features is None:
         return ()
     names = tuple(field.name for field in contract.flat_inputs)
-    told = (*features.inputs, *(default.name for default in features.defaults))
-    unknown = [name for name in told if name not in names]
+    filled = (*features.inputs, *(default.name for default in features.defaults))
+    unknown = [name for name in filled if name not in names]
     if unknown:
         raise ConfigError(f"features: {unknown[0]} is not an input of the contract")
     return features.inputs or names
@@ -92,7 +92,7 @@ class FeatureEnricher:
         for name in inference.missing:
             columns[name], faults = self._column(self._fields[name], rows)
             for row, reason in faults.items():
-                bad.setdefault(row, (name, self._told(reason, keys[row])))
+                bad.setdefault(row, (name, self._described(reason, keys[row])))
         as_of = self._times(rows, keys, bad) if found and self._as_of else None
         complete = replace(
             inference,
@@ -140,7 +140,7 @@ class FeatureEnricher:
                 times.append(None if value is None else in_utc(str(value)))
             except ValueError as error:
                 times.append(None)
-                bad.setdefault(at, (column, self._told(str(error), keys[at])))
+                bad.setdefault(at, (column, self._described(str(error), keys[at])))
         return tuple(times) if any(times) else None
 
     @staticmethod
@@ -159,7 +159,7 @@ class FeatureEnricher:
         return flat
 
     @staticmethod
-    def _told(reason: str, key: Key) -> str:
+    def _described(reason: str, key: Key) -> str:
         where = f"the feature database, key {shown(key)}"
         return f"{_MISSING}not in {where}" if reason.endswith("missing") else f"{reason} ({where})"
 

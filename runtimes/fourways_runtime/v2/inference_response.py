@@ -44,17 +44,17 @@ class InferenceResponse:
 
     def response(self, headers: tuple[bytes, ...] = ()) -> Response:
         """Render it; ``headers`` are whole header lines without line ends."""
-        told: dict[str, Any] = {
+        document: dict[str, Any] = {
             "model_name": self.model_name,
             "model_version": self.model_version,
         }
         if self.id is not None:
-            told["id"] = self.id
+            document["id"] = self.id
         if self.parameters is not None:
-            told["parameters"] = self.parameters
+            document["parameters"] = self.parameters
         binary: list[bytes] = []
-        told["outputs"] = [_written(output, binary) for output in self.outputs]
-        header = orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
+        document["outputs"] = [_written(output, binary) for output in self.outputs]
+        header = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         if not binary:
             return Response(header, headers=headers)
         length = b"inference-header-content-length: %d" % len(header)

@@ -188,14 +188,14 @@ class TensorReading:
     ) -> tuple[int, ...]:
         """Check a shape against [N, *record], where N must be that of the other tensors."""
         shape: Any = tensor.get("shape")
-        told = ", ".join(["N", *map(str, record)])
+        wanted = ", ".join(["N", *map(str, record)])
         sizes: Any = shape[1:] if isinstance(shape, list) and shape else None
         if (
             sizes is None
             or not all(type(size) is int for size in shape)
             or (not fits(sizes, record) and (record or sizes != [1]))
         ):
-            raise refuse(f"{at}.shape", f"must be [{told}] for {tensor['name']}")
+            raise refuse(f"{at}.shape", f"must be [{wanted}] for {tensor['name']}")
         rows, most = shape[0], self._reader.max_rows
         if rows < 0:
             raise refuse(f"{at}.shape", f"holds {rows} rows: N must be 0 or more")

@@ -39,7 +39,7 @@ from .sliced_json import release
 COMBINED = "input"
 """Name of a single tensor that holds all inputs as its columns."""
 
-_TOLD_ROWS = 10
+_MAX_ROWS_NAMED = 10
 _EXAMPLE_INPUTS = 6
 _EXAMPLES: dict[str, Any] = {"string": "TEXT", "bool": False, "bytes": "QUJD…"}
 
@@ -140,9 +140,9 @@ class InferenceRequest:
     def described(self, bad: Sequence[BadRow]) -> tuple[str, dict[str, Any]]:
         """Describe the first bad rows and count all: a message, and the response's fields."""
         row, field, reason = bad[0]
-        told = [self.told(one) for one in bad[:_TOLD_ROWS]]
+        rows = [self.describe(one) for one in bad[:_MAX_ROWS_NAMED]]
         first = {"field": field, "reason": reason, "row": row}
-        return f"{field}: {reason} (row {row})", {**first, "rows": told, "bad_rows": len(bad)}
+        return f"{field}: {reason} (row {row})", {**first, "rows": rows, "bad_rows": len(bad)}
 
     def position(self, row: int) -> int:
         """Return the position in the request of a row kept here."""
@@ -166,7 +166,7 @@ class InferenceRequest:
             given=tuple(self.position(row) for row in kept),
         )
 
-    def told(self, bad: BadRow) -> dict[str, Any]:
+    def describe(self, bad: BadRow) -> dict[str, Any]:
         """Describe a bad row for the client."""
         at, name, why = bad
         key = {}

@@ -22,7 +22,7 @@ from .request import InferenceRequest
 from .templates import UnparsedRequest
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
-MAX_ROWS_TOLD = 1000
+MAX_ROWS_NAMED = 1000
 """Maximum bad rows described in a partial response; further ones are only counted."""
 
 
@@ -122,8 +122,8 @@ class Renderer:
         for name, output in self._outputs.items():
             shape = [rows, *output.shape]
             size = prod(shape) * numpy_type(output.type).itemsize
-            told = {"name": name, "datatype": DATATYPES[output.type], "shape": shape}
-            outputs.append({**told, "parameters": {"binary_data_size": size}})
+            tensor = {"name": name, "datatype": DATATYPES[output.type], "shape": shape}
+            outputs.append({**tensor, "parameters": {"binary_data_size": size}})
         header = orjson.dumps({**self._who, "outputs": outputs})
         return header, (b"inference-header-content-length: %d" % len(header),)
 
@@ -158,5 +158,5 @@ def _partial(inference: InferenceRequest, part: ScoredPart) -> dict[str, Any]:
     return {
         "rows": [row for row in range(rows) if row not in bad],
         "bad_rows": len(part.bad),
-        "errors": [inference.told(one) for one in part.bad[:MAX_ROWS_TOLD]],
+        "errors": [inference.describe(one) for one in part.bad[:MAX_ROWS_NAMED]],
     }

@@ -87,12 +87,12 @@ def _converted(
     rows = _rows_of(body["inputs"]) if columns else body["instances"]
     if not isinstance(rows, list):
         raise refuse("instances", f"must be a list of rows: {FORM}")
-    told: dict[str, Any] = {"inputs": _tensors(rows, inputs) if rows else _no_rows(inputs)}
-    told |= {name: body[name] for name in ("id", "parameters") if body.get(name) is not None}
-    parameters = told.get("parameters")
+    translated: dict[str, Any] = {"inputs": _tensors(rows, inputs) if rows else _no_rows(inputs)}
+    translated |= {name: body[name] for name in ("id", "parameters") if body.get(name) is not None}
+    parameters = translated.get("parameters")
     if isinstance(parameters, dict) and parameters.get("binary_data_output", False) is not False:
         raise refuse("parameters.binary_data_output", "is not supported in version 1: remove it")
-    return exact_json.dumps(told), columns
+    return exact_json.dumps(translated), columns
 
 
 def _rows_of(columns: Any) -> Any:
@@ -170,9 +170,9 @@ def _tensor(name: str, described: dict[str, Any] | None, values: list[Any]) -> d
 
 
 def _predictions(answer: Response, columns: bool) -> Response:
-    told = orjson.loads(answer.body)
-    outputs = {one["name"]: rows_of(one) for one in told["outputs"]}
-    parameters = told.get("parameters") or {}
+    response = orjson.loads(answer.body)
+    outputs = {one["name"]: rows_of(one) for one in response["outputs"]}
+    parameters = response.get("parameters") or {}
     good: list[int] | None = parameters["rows"] if parameters.get("bad_rows") else None
     if good is not None:
         count = len(good) + parameters["bad_rows"]
@@ -187,8 +187,8 @@ def _predictions(answer: Response, columns: bool) -> Response:
         shown = {"predictions": _objects(outputs, good)}
     if good is not None:
         shown["errors"] = parameters["errors"]
-    if "id" in told:
-        shown["id"] = told["id"]
+    if "id" in response:
+        shown["id"] = response["id"]
     return json_response(shown, 200, answer.headers)
 
 

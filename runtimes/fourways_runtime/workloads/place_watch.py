@@ -95,8 +95,8 @@ class PlaceWatch:
                     continue
                 quiet = now - max(step.since, self._answered.get(step.place, 0.0))
                 if quiet > QUIET_SECONDS:
-                    told = f"{step.place} has not answered for {QUIET_SECONDS:.0f} s"
-                    stuck(_KINDS[step.place](f"{step.what}: {told}"))
+                    message = f"{step.place} has not answered for {QUIET_SECONDS:.0f} s"
+                    stuck(_KINDS[step.place](f"{step.what}: {message}"))
                     return
                 if quiet >= ASK_SECONDS:
                     self._ask(step.place)

@@ -48,7 +48,7 @@ def main() -> int:
 
 
 async def serve(config: QualityConfig) -> None:
-    """Compare until SIGTERM or SIGINT. A store or table that does not answer is told by the status.
+    """Compare until SIGTERM or SIGINT. The status reports a store or table that does not answer.
 
     Raises:
         Unavailable: the port is taken.
@@ -66,14 +66,14 @@ async def serve(config: QualityConfig) -> None:
 
     watch = QualityWatch(config, open_store, registry, scores=False)
 
-    def told() -> dict[str, Any]:
+    def document() -> dict[str, Any]:
         return WorkerFaults(quality=watch.status).model_dump(mode="json", by_alias=True)
 
     def report() -> dict[str, Any]:
-        return {"version": config.model.version, "quality": told()["quality"]}
+        return {"version": config.model.version, "quality": document()["quality"]}
 
     def faults(request: object) -> Response:
-        return json_response(told())
+        return json_response(document())
 
     name = f"{socket.gethostname()}-{os.getpid()}"
     reports = ReportWriter(config, open_store, name, report)

@@ -103,7 +103,7 @@ class QualityWatch:
         return 0.0 if self._repeated is None else self._repeated.late_seconds
 
     def look(self) -> None:
-        """Compare once, unless another worker does. Errors are told by the status."""
+        """Compare once, unless another worker does. Errors are reported in the status."""
         try:
             self.status = self._compared() if self._leads() else None
         except WorkloadError as error:
@@ -199,5 +199,5 @@ def _status(
     )
 
 
-def _joined(*told: str) -> str | None:
-    return displayed("; ".join(filter(None, told)), _MAX_MESSAGE) or None
+def _joined(*messages: str) -> str | None:
+    return displayed("; ".join(filter(None, messages)), _MAX_MESSAGE) or None

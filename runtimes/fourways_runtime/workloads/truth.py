@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fourways_api.quality import Quality
 
 MIN_LABELS = 30
-"""Labels with a prediction that there must be for the metrics to be told."""
+"""Minimum number of labels with a prediction for metrics to be reported."""
 
 
 _Chunk = tuple[Any, Any, list[Reject]]
@@ -111,16 +111,16 @@ def _joined(
         keys.append(np.asarray(records.keys)[late])
         labels.append(np.asarray(records.columns[quality.label])[late])
         times.append(at[late])
-    told = ""
+    note = ""
     if refused:
-        told = f"{refused} rows of quality.{_origin(quality)} were left out, the first: {first}"
+        note = f"{refused} rows of quality.{_origin(quality)} were left out, the first: {first}"
     as_numbers = contract.inputs[0].type != "string"
     joined = np.concatenate(labels) if labels else np.empty(0)
     return Labels(
         np.concatenate(keys) if keys else np.empty(0, object),
         joined.astype(np.float64) if as_numbers else joined.astype(object),
         np.concatenate(times) if times else np.empty(0, np.int64),
-        told,
+        note,
     )
 
 

@@ -56,7 +56,7 @@ from .source import (
     question_in,
 )
 
-_TELL_SECONDS = 5.0
+_REPORT_SECONDS = 5.0
 """Seconds between two commits of offsets to the broker."""
 
 _RECONNECT_SECONDS = 1.0
@@ -93,7 +93,7 @@ class KafkaEvents:
         self._ends: dict[int, int] = {}
         """The ends of logs that were reached since :meth:`read_up_to` was called."""
 
-        self._told = self._looked = monotonic()
+        self._reported_at = self._looked = monotonic()
         self._failure: BaseException | None = None
         self._replaced = False
         self._rejoins = False
@@ -337,8 +337,8 @@ class KafkaEvents:
     def _look(self) -> None:
         """Do the periodic work: commit offsets and reconnect."""
         now = monotonic()
-        if now - self._told > _TELL_SECONDS and self._broker_failure.since is None:
-            self._told = now
+        if now - self._reported_at > _REPORT_SECONDS and self._broker_failure.since is None:
+            self._reported_at = now
             self._tell()
         failure = self._broker_failure
         away = failure.since is not None or failure.login_refused

@@ -44,10 +44,10 @@ class NatsPublisher:
         self, key: bytes, value: bytes, headers: Mapping[str, bytes]
     ) -> EventPosition | None:
         """Publish an event; it is durable on return."""
-        told = {name: text.decode("latin-1") for name, text in headers.items()}
-        told[KEY_HEADER] = key_text(key)
-        if ID_HEADER in told:
-            told["Nats-Msg-Id"] = told[ID_HEADER]
+        sent = {name: text.decode("latin-1") for name, text in headers.items()}
+        sent[KEY_HEADER] = key_text(key)
+        if ID_HEADER in sent:
+            sent["Nats-Msg-Id"] = sent[ID_HEADER]
         client = await self._opened()
         try:
             taken = await asyncio.wait_for(
@@ -56,7 +56,7 @@ class NatsPublisher:
                     value,
                     timeout=PUBLISH_SECONDS,
                     stream=self._stream,
-                    headers=told,
+                    headers=sent,
                 ),
                 PUBLISH_SECONDS,
             )

@@ -120,9 +120,9 @@ class FeastSource:
 
     def _rows(self, body: bytes, meant: dict[Key, list[Key]]) -> dict[Key, Row]:
         try:
-            told = exact_json.loads(body)
-            names: list[str] = told["metadata"]["feature_names"]
-            columns: list[dict[str, Any]] = told["results"]
+            answer = exact_json.loads(body)
+            names: list[str] = answer["metadata"]["feature_names"]
+            columns: list[dict[str, Any]] = answer["results"]
             timed = [EVENT_TIME] if EVENT_TIME in self._wanted.inputs else []
             places = self._wanted.placed([*names, *timed])
             rows: dict[Key, Row] = {}

@@ -75,7 +75,7 @@ class PostgresSource:
         except NoConnectionError:
             raise FeaturesUnavailable(f"{WHAT}: no connection") from None
         except psycopg.Error as error:
-            raise FeaturesUnavailable(self._told(error)) from None
+            raise FeaturesUnavailable(self._explained(error)) from None
 
     async def check(self) -> None:
         """Connect outside the pool, which would hide why it fails, and check the columns."""
@@ -89,8 +89,8 @@ class PostgresSource:
             if is_unavailable(error) and not isinstance(
                 error, psycopg.errors.InsufficientPrivilege
             ):
-                raise FeaturesUnavailable(self._told(error)) from None
-            raise FeaturesMismatch(self._told(error)) from None
+                raise FeaturesUnavailable(self._explained(error)) from None
+            raise FeaturesMismatch(self._explained(error)) from None
         await self._pool.open()
 
     async def close(self) -> None:
@@ -153,7 +153,7 @@ class PostgresSource:
     def _conninfo(self) -> str:
         return conninfo(self._uri(), CONNECT_SECONDS, WHAT)
 
-    def _told(self, error: psycopg.Error) -> str:
+    def _explained(self, error: psycopg.Error) -> str:
         try:
             text = explain(error, self._uri())
         except ConfigError:
@@ -166,13 +166,13 @@ async def _configure(connection: psycopg.AsyncConnection, seconds: float) -> Non
     # fails the whole batch.
     connection.adapters.register_dumper(str, StrDumper)
     for name, loader in _MOMENTS.items():
-        connection.adapters.register_loader(name, _told_if_outside(loader))
+        connection.adapters.register_loader(name, _described_if_outside(loader))
     await configure_read_only(connection, seconds)
     await connection.set_read_only(True)  # for transactions; otherwise the session's default holds
 
 
 @cache
-def _told_if_outside(loader: Any) -> Any:
+def _described_if_outside(loader: Any) -> Any:
     class Moment(loader):  # type: ignore[misc]
         def load(self, data: Any) -> Any:
             try:

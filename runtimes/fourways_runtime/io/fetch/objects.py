@@ -179,9 +179,9 @@ def _answer(error: BaseException | None) -> tuple[str, int | None]:
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):
-            told = response.get("Error", {})
+            details = response.get("Error", {})
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            return str(told.get("Code", "")), status
+            return str(details.get("Code", "")), status
         error = error.__cause__ or error.__context__
     return "", None
 

@@ -1,4 +1,4 @@
-"""Waits for locks in the prediction store: bounded, and told with who holds the lock."""
+"""Waits a limited time for locks in the prediction store; messages name who holds the lock."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _holders(uri: str) -> str:
             found = connection.execute(_HOLDERS).fetchall()
     except psycopg.Error as error:
         return f"who holds it could not be asked: {type(error).__name__}"
-    told = [
+    holders = [
         f"{table} is held by process {pid} ({', '.join(filter(None, (program, user)))}; {mode})"
         for table, mode, pid, program, user in found
     ]
-    return "; ".join(told)[:600] or "no other program holds one now"
+    return "; ".join(holders)[:600] or "no other program holds one now"

@@ -67,7 +67,7 @@ class UserQuery:
             if isinstance(error, psycopg.errors.SyntaxError):
                 raise QueryRefused(
                     f"{self._what}: the SQL is not one statement that PostgreSQL can prepare"
-                    f"{_told(prepared)}; write a single SELECT"
+                    f"{_explained(prepared)}; write a single SELECT"
                 ) from None
             raise error
         described = server.describe_prepared(b"")
@@ -79,7 +79,7 @@ class UserQuery:
         return statement.as_bytes(connection)
 
 
-def _told(result: Any) -> str:
+def _explained(result: Any) -> str:
     """Return the server's own sentence; it quotes at most the word it stumbled over."""
     text = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
     return f" ({text.decode(errors='replace')})" if text else ""

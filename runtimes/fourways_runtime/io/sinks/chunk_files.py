@@ -54,8 +54,8 @@ class Receipt:
     @classmethod
     def load(cls, text: str) -> Receipt:
         """Parse a receipt."""
-        told = orjson.loads(text)
-        return cls(told["file"], told["rows"], told["bytes"])
+        receipt = orjson.loads(text)
+        return cls(receipt["file"], receipt["rows"], receipt["bytes"])
 
 
 class Layout:

@@ -97,25 +97,25 @@ class ParquetSink:
 
     def _moved(self, receipts: Mapping[int, str], mark: str) -> dict[str, int]:
         """Move the files to the run's folder; return their names and rows."""
-        told = self._place.get(f"{self._folder}/{_FILES}")
-        if told is not None and orjson.loads(told)["receipts"] == mark:
-            return dict(orjson.loads(told)["files"])
+        document = self._place.get(f"{self._folder}/{_FILES}")
+        if document is not None and orjson.loads(document)["receipts"] == mark:
+            return dict(orjson.loads(document)["files"])
         whole = f"{self._aside}/whole"
-        told = self._place.get(f"{whole}/{_FILES}")
-        if told is None or orjson.loads(told)["receipts"] != mark:
+        document = self._place.get(f"{whole}/{_FILES}")
+        if document is None or orjson.loads(document)["receipts"] != mark:
             # From here on, an attempt that is interrupted is resumed from this list.
             self._place.remove(whole)
             kept = self._once.files(receipts)
             listed = {f"part-{at:05}.parquet": r for at, r in enumerate(kept)}
-            told = orjson.dumps(
+            document = orjson.dumps(
                 {
                     "receipts": mark,
                     "files": {name: r.rows for name, r in listed.items()},
                     "from": {name: r.file for name, r in listed.items()},
                 }
             )
-            self._place.put(f"{whole}/{_FILES}", told)
-        plan: dict[str, Any] = orjson.loads(told)
+            self._place.put(f"{whole}/{_FILES}", document)
+        plan: dict[str, Any] = orjson.loads(document)
         self._place.move([(of, f"{whole}/{name}") for name, of in plan["from"].items()])
         self._place.remove(self._folder)
         self._place.rename(whole, self._folder)

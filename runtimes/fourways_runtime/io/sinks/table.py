@@ -137,12 +137,12 @@ class PostgresTableSink:
         with self._session() as connection, connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._aside,))
             self._find(connection)
-            told = self._comment(connection)
-            if told is None:
+            comment = self._comment(connection)
+            if comment is None:
                 raise SinkUnavailable(
                     f"{self._spec.table}: the rows that the run wrote no longer exist"
                 )
-            published = told.get("published") == marked(receipts)
+            published = comment.get("published") == marked(receipts)
             if not published:
                 self._keep_only(connection, receipts)
             yield connection, published
@@ -227,15 +227,15 @@ class PostgresTableSink:
             ConfigError: it does not; the transaction must be rolled back.
 
         """
-        told = f"it accepted {taken} of {expected} rows"
+        found = f"it accepted {taken} of {expected} rows"
         if taken == expected and self._spec.write == "Replace":
             ((there,),) = self._run(connection, "SELECT count(*) FROM {into}").fetchall()
-            told = f"it holds {there} rows after they were replaced by {expected}"
+            found = f"it holds {there} rows after they were replaced by {expected}"
             taken = int(there)
         if taken != expected:
             names = meddlers(connection, self._target)
             raise ConfigError(
-                f"sink.table {self._spec.table}: {told}, without an error; nothing was published. "
+                f"sink.table {self._spec.table}: {found}, without an error; nothing was published. "
                 f"Remove what changes them ({names}), or publish into another table"
             )
 
@@ -265,19 +265,19 @@ class PostgresTableSink:
 
     def _keep_only(self, connection: psycopg.Connection, receipts: Mapping[int, str]) -> None:
         """Delete the rows of unrecorded attempts, and check that all others are present."""
-        told = {number: orjson.loads(text) for number, text in receipts.items()}
-        attempts = [told[number]["attempt"] for number in told]
+        parsed = {number: orjson.loads(text) for number, text in receipts.items()}
+        attempts = [parsed[number]["attempt"] for number in parsed]
         connection.execute(
             sql.SQL(
                 "DELETE FROM {} s WHERE NOT EXISTS (SELECT FROM unnest(%s::bigint[], %s::bigint[])"
                 ' AS kept (number, attempt) WHERE kept.number = s."$chunk"'
                 ' AND kept.attempt = s."$attempt")'
             ).format(self._beside()),
-            (list(told), attempts),
+            (list(parsed), attempts),
         )
         count = sql.SQL("SELECT count(*) FROM {}").format(self._beside())
         found = connection.execute(count).fetchone()
-        expected = sum(each["rows"] for each in told.values())
+        expected = sum(each["rows"] for each in parsed.values())
         if found is None or found[0] != expected:
             there = found[0] if found else 0
             raise SinkUnavailable(

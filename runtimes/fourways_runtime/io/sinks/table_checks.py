@@ -176,11 +176,11 @@ def meddlers(connection: psycopg.Connection, target: Sequence[str]) -> str:
 def lock_holders(connection: psycopg.Connection, tables: Sequence[Sequence[str]]) -> str:
     """Return the names of the holders of locks on tables."""
     found = connection.execute(_HOLDERS, ([_quoted(each) for each in tables],)).fetchall()
-    told = [
+    holders = [
         f"{table} is held by process {pid} ({', '.join(filter(None, (program, user)))}; {mode})"
         for table, mode, pid, user, program in found
     ]
-    return "; ".join(told)[:600] or "the lock has been released since"
+    return "; ".join(holders)[:600] or "the lock has been released since"
 
 
 def _quoted(table: Sequence[str]) -> str:

@@ -57,21 +57,21 @@ class CsvTable(TextTable):
         absent = Absent(self._contract)
 
         def look(part: TableFile) -> tuple[str, list[str] | None]:
-            told, mark = self._files.told(part.path), self._files.mark(part)
-            with self._files.reading(told), _bounded_rows(told):
-                return mark, _header(self._files, part.path, told)
+            shown, mark = self._files.display_name(part.path), self._files.mark(part)
+            with self._files.reading(shown), _bounded_rows(shown):
+                return mark, _header(self._files, part.path, shown)
 
         looks = zip(self._files.parts, self._files.each(look), strict=True)
         for part, (mark, header) in looks:
-            told = self._files.told(part.path)
+            shown = self._files.display_name(part.path)
             if header is None:
                 continue
             more = [name for name in part.constants if name not in header]
-            missing = absent.of([*header, *more], told)
-            check_more(self._more, [*header, *more], told)
+            missing = absent.of([*header, *more], shown)
+            check_more(self._more, [*header, *more], shown)
             fixed = {n: part.constants[n] for n in self._columns if n in more} | missing
             detail = {"path": part.path, "constants": fixed}
-            found.append(Split(len(found), told, detail, None, mark))
+            found.append(Split(len(found), shown, detail, None, mark))
         absent.check()
         for column in self._more:
             kinds = ((each.file, self._kind(each, column)) for each in found)
@@ -227,7 +227,7 @@ def _reader(stream: Any) -> Any:
     )
 
 
-def _header(files: Files, path: str, told: str) -> list[str] | None:
+def _header(files: Files, path: str, shown: str) -> list[str] | None:
     """Return the names in the first row; None if the file is empty. Raises SourceError."""
     text = TextFile(files.open_text(path))
     try:
@@ -249,7 +249,7 @@ def _header(files: Files, path: str, told: str) -> list[str] | None:
         is_utf16 = files.open_text(path).read(2) in _UTF16
         maybe = "it is UTF-16" if is_utf16 else "it may be Latin-1 or Windows-1252"
         raise SourceError(
-            f"{told}: the header is not UTF-8 ({maybe}); convert the file to UTF-8"
+            f"{shown}: the header is not UTF-8 ({maybe}); convert the file to UTF-8"
         ) from None
     finally:
         _give_up(reader, text)

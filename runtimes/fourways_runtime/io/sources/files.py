@@ -131,7 +131,7 @@ class Files:
         """Tell whether a file can be opened without contacting a server."""
         return self.location.scheme in ("file", "pvc")
 
-    def told(self, path: str) -> str:
+    def display_name(self, path: str) -> str:
         """Return the name of a file for messages."""
         return self.location.shown if len(self.parts) == 1 else PurePosixPath(path).name
 

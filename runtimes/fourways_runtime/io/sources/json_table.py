@@ -66,7 +66,7 @@ class _Place:
     begin: int
     """Byte at which the part begins."""
 
-    def told(self, line: int) -> str:
+    def place_of(self, line: int) -> str:
         """Name a line, counted from 0 in the part."""
         return f"line {line + 1}" + (f" from byte {self.begin} on" if self.begin else "")
 
@@ -94,24 +94,24 @@ class JsonTable(TextTable):
         def look(
             part: TableFile,
         ) -> tuple[str, dict[str, str | None], list[tuple[int, int | None]]]:
-            told, mark = self._files.told(part.path), self._files.mark(part)
-            with self._files.reading(told):
-                block = next(self._blocks(part.path, told), b"")
-                self._check(block, set(part.constants), told)
-            kinds = {column: _kind(block, part.constants, column, told) for column in self._more}
+            shown, mark = self._files.display_name(part.path), self._files.mark(part)
+            with self._files.reading(shown):
+                block = next(self._blocks(part.path, shown), b"")
+                self._check(block, set(part.constants), shown)
+            kinds = {column: _kind(block, part.constants, column, shown) for column in self._more}
             return mark, kinds, self._ranges(part.path, mark, block, rows)
 
         found: list[Split] = []
         seen: dict[str, list[tuple[str, str | None]]] = {column: [] for column in self._more}
         looks = zip(self._files.parts, self._files.each(look), strict=True)
         for part, (mark, kinds, ranges) in looks:
-            told = self._files.told(part.path)
+            shown = self._files.display_name(part.path)
             for column, kind in kinds.items():
-                seen[column].append((told, kind))
+                seen[column].append((shown, kind))
             fixed = {n: part.constants[n] for n in self._columns if n in part.constants}
             for begin, end in ranges:
                 detail = {"path": part.path, "constants": fixed, "bytes": [begin, end]}
-                found.append(Split(len(found), told, detail, None, mark))
+                found.append(Split(len(found), shown, detail, None, mark))
         for column in self._more:
             self._note_kind(found, column, seen[column])
         return found
@@ -132,7 +132,7 @@ class JsonTable(TextTable):
         starts = range(0, size, step)
         return [(at, at + step if at + step < size else None) for at in starts]
 
-    def _check(self, block: bytes, fixed: set[str], told: str) -> None:
+    def _check(self, block: bytes, fixed: set[str], shown: str) -> None:
         """Check that each column occurs in the first lines, unless it may be missing."""
         seen: dict[str, None] = {}
         for line in block.splitlines():
@@ -142,7 +142,7 @@ class JsonTable(TextTable):
         # A line that is an array is one bad line; an array over lines is another kind of file.
         if text.startswith(b"[") and (not seen or not text[1:].partition(b"\n")[0].strip()):
             raise SourceError(
-                f"{told}: the file is a JSON array; write one object per line (JSON Lines)"
+                f"{shown}: the file is a JSON array; write one object per line (JSON Lines)"
             )
         if not seen:
             return
@@ -151,13 +151,13 @@ class JsonTable(TextTable):
         optional = {field.name for field in self._contract.flat_inputs if field.nullable}
         for name in self._columns:
             if name not in names and name in optional:
-                check_case(name, names, told)
+                check_case(name, names, shown)
             elif name not in names and name not in self._more:
-                raise SourceError(f"{told}: column {name} is missing; the lines have {listed}")
-        check_more(self._more, names, told)
+                raise SourceError(f"{shown}: column {name} is missing; the lines have {listed}")
+        check_more(self._more, names, shown)
 
     def _blocks(
-        self, path: str, told: str, begin: int = 0, end: int | None = None
+        self, path: str, shown: str, begin: int = 0, end: int | None = None
     ) -> Iterator[bytes]:
         """Read the whole lines that begin in a range of bytes, about a block at a time."""
         with self._stream(path, begin) as stream:
@@ -183,7 +183,7 @@ class JsonTable(TextTable):
                 else:
                     rest += piece
                     if len(rest) > MAX_LINE_BYTES:
-                        raise SourceError(f"{told}: a line is longer than {MAX_LINE_BYTES} bytes")
+                        raise SourceError(f"{shown}: a line is longer than {MAX_LINE_BYTES} bytes")
             if rest:
                 yield rest
 
@@ -213,7 +213,7 @@ class JsonTable(TextTable):
             here = _Place(split.file, first, line, begin)
             if NUL_RUN[:1] in block and NUL_RUN in block:
                 at = line + block.count(b"\n", 0, block.index(NUL_RUN))
-                raise SourceError(f"{split.file}: {here.told(at)} {HOLDS_NUL}")
+                raise SourceError(f"{split.file}: {here.place_of(at)} {HOLDS_NUL}")
             batch, rows, rejects = self._parsed(block, lines, columns, here)
             line += lines
             for start in range(0, max(len(rows), 1), self._rows):
@@ -283,10 +283,12 @@ class JsonTable(TextTable):
             if found is None:
                 if _holds_several(text):
                     raise SourceError(
-                        f"{here.file}: {here.told(at)} holds more than one object, so its rows "
+                        f"{here.file}: {here.place_of(at)} holds more than one object, so its rows "
                         "cannot be counted; end each object with a line feed (JSON Lines)"
                     )
-                rejects.append(Reject(here.first + at, None, "row", f"{here.told(at)}: {fault}"))
+                rejects.append(
+                    Reject(here.first + at, None, "row", f"{here.place_of(at)}: {fault}")
+                )
                 continue
             rows.append(here.first + at)
             for name, column in values.items():
@@ -329,7 +331,7 @@ def _arrow(kind: str, depth: int = 0) -> Any:
     return found
 
 
-def _kind(block: bytes, fixed: Mapping[str, str | None], column: str, told: str) -> str | None:
+def _kind(block: bytes, fixed: Mapping[str, str | None], column: str, shown: str) -> str | None:
     """Detect the kind of a column's values from the first lines. Raises SourceError."""
     if column in fixed:
         return kind_of(pa.array([fixed[column]], pa.string()))
@@ -338,7 +340,7 @@ def _kind(block: bytes, fixed: Mapping[str, str | None], column: str, told: str)
     odd = [value for value in values if isinstance(value, bool | dict | list)]
     if 2 * len(odd) > len(values):
         raise SourceError(
-            f"{told}: column {column} holds {said(odd[0])}, which cannot be a watermark; write a "
+            f"{shown}: column {column} holds {said(odd[0])}, which cannot be a watermark; write a "
             "number, a text, or a time in ISO 8601"
         )
     if values and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):

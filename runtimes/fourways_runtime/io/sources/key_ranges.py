@@ -45,7 +45,7 @@ class KeyRange:
         cut = {"part": self.part, "parts": self.parts} if self.parts > 1 else {}
         return {"from": self.low, "to": self.high} | cut
 
-    def told(self, column: str) -> str:
+    def describe(self, column: str) -> str:
         """Return its name for messages."""
         part = f", part {self.part + 1} of {self.parts}" if self.parts > 1 else ""
         if self.low is None:

@@ -105,7 +105,7 @@ class ParquetTable:
         """Read the footer of each file. Raises SourceError, FetchFailed."""
 
         def look(part: TableFile) -> _Footer:
-            name, mark = self._files.told(part.path), self._files.mark(part)
+            name, mark = self._files.display_name(part.path), self._files.mark(part)
             schema = (fragment := self._open(part.path, name, mark)).physical_schema
             check_more(self._more, [*schema.names, *part.constants], name)
             return _Footer(
@@ -121,8 +121,8 @@ class ParquetTable:
         """See :class:`.base.Table`."""
         name = newer.column
         kinds = {footer.kinds.get(name) or self._fixed_kind(name) for footer in self._footers}
-        told = (why_incomparable(name, kind, newer.value) for kind in kinds)
-        return next(filter(None, told), None)
+        reasons = (why_incomparable(name, kind, newer.value) for kind in kinds)
+        return next(filter(None, reasons), None)
 
     def _fixed_kind(self, column: str) -> str | None:
         """Return the kind of the values of a column that is in the names of folders."""
@@ -158,9 +158,9 @@ class ParquetTable:
         kinds = {column: self._fixed_kind(column) for column in self._more}
         self._check_kinds(kinds)
         for part, footer in zip(self._files.parts, self._footers, strict=True):
-            told, groups = self._files.told(part.path), footer.groups
+            shown, groups = self._files.display_name(part.path), footer.groups
             more = [name for name in part.constants if name not in footer.columns]
-            fixed = {**part.constants, **absent.of([*footer.columns, *more], told)}
+            fixed = {**part.constants, **absent.of([*footer.columns, *more], shown)}
             begin = 0
             while begin < len(groups):
                 end, count = begin + 1, groups[begin]
@@ -169,7 +169,7 @@ class ParquetTable:
                 detail = {"path": part.path, "groups": [begin, end], "constants": fixed}
                 if self._more:
                     detail[DETAIL] = kinds
-                found.append(Split(len(found), told, detail, count, footer.mark, first))
+                found.append(Split(len(found), shown, detail, count, footer.mark, first))
                 first, begin = first + count, end
         absent.check()
         return found
@@ -184,11 +184,11 @@ class ParquetTable:
             SourceError: it names two files that differ.
 
         """
-        told = [self._files.told(part.path) for part in self._files.parts]
+        names = [self._files.display_name(part.path) for part in self._files.parts]
         for column, constant in fixed.items():
             found = [footer.kinds.get(column) or constant for footer in self._footers]
             alike = [TIME if kind == ZONED else kind for kind in found]
-            agreed(column, zip(told, alike, strict=True))
+            agreed(column, zip(names, alike, strict=True))
 
     def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
         """Read a sequence of row groups."""
@@ -240,7 +240,7 @@ class ParquetTable:
         """Cut a part into its row groups, each with a digest of the columns that are read."""
         path, fixed = split.detail["path"], split.detail["constants"]
         whole = self._open(path, split.file, split.fingerprint)
-        told = [
+        kept = [
             f"{name} {whole.physical_schema.field(name).type}"
             if name in whole.physical_schema.names
             else f"{name} = {fixed[name]!r}"
@@ -254,7 +254,7 @@ class ParquetTable:
             digest = None
             if content is not None:
                 how = [f"{c.path_in_schema} {c.compression} {c.num_values}" for c in columns]
-                parts = [*told, *how, str(group.num_rows), content]
+                parts = [*kept, *how, str(group.num_rows), content]
                 digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
             detail = {**split.detail, "groups": [number, number + 1]}
             rows = Split(split.number, split.file, detail, group.num_rows, split.fingerprint, first)

@@ -95,8 +95,8 @@ class QueryTable:
         found = []
         first = 0
         for at, each in enumerate(ranges):
-            told = f"{WHERE}, {each.told(self._split_by)}"
-            found.append(Split(at, told, each.detail(), each.rows, mark))
+            shown = f"{WHERE}, {each.describe(self._split_by)}"
+            found.append(Split(at, shown, each.detail(), each.rows, mark))
             first += each.rows
         return found
 
@@ -289,12 +289,14 @@ def _not_older(newer: Newer, kind: str) -> sql.Composed:
     The watermark of texts is the highest by their bytes, as in files. In the database's own order
     it may not be, so a text is new if it is by either order.
     """
-    told = "{0} >= {1} OR {0} IS NULL"
+    condition = "{0} >= {1} OR {0} IS NULL"
     if kind in _TEXTS:
         bytewise = '{0}::text COLLATE "C" >= {1}'
-        told = f"{bytewise} OR {'{0} IS NULL' if kind == 'uuid' else told}"
+        condition = f"{bytewise} OR {'{0} IS NULL' if kind == 'uuid' else condition}"
     # A text literal has no type of its own: PostgreSQL parses it as the column's type.
-    return sql.SQL(f"({told})").format(sql.Identifier("q", newer.column), sql.Literal(newer.value))
+    return sql.SQL(f"({condition})").format(
+        sql.Identifier("q", newer.column), sql.Literal(newer.value)
+    )
 
 
 def _selected(column: Column, kind: str) -> sql.Composed:

@@ -273,7 +273,7 @@ def sifted(chunk: Chunk, column: str, kind: str | None, newer: Newer | None, fil
     )
 
 
-def _typed(cells: Cells, kind: str | None, told: str) -> tuple[Cells, Faults]:
+def _typed(cells: Cells, kind: str | None, column: str) -> tuple[Cells, Faults]:
     if is_json(cells.type):
         cells = json_texts(cells)
     if not is_text(cells.type):
@@ -283,7 +283,7 @@ def _typed(cells: Cells, kind: str | None, told: str) -> tuple[Cells, Faults]:
         if texts.null_count == len(texts):
             return pa.nulls(len(texts), pa.float64()), {}
         raise SourceError(
-            f"{told} has no value in the first rows, so whether it is a number, a time or a text "
+            f"{column} has no value in the first rows, so whether it is a number, a time or a text "
             "is unknown; put rows that have one first"
         )
     values = _cast(texts, kind)

@@ -62,8 +62,8 @@ def columns(contract: Contract) -> tuple[TableColumn, ...]:
 
 def table_name(run_id: int, namespace: str, deployment: str, run: str) -> str:
     """Return the name of a run's table. The id gives each attempt its own table."""
-    told = "\0".join((str(run_id), namespace, deployment, run))
-    return "run_" + hashlib.sha256(told.encode()).hexdigest()[:24]
+    identity = "\0".join((str(run_id), namespace, deployment, run))
+    return "run_" + hashlib.sha256(identity.encode()).hexdigest()[:24]
 
 
 def dump_contract(contract: Contract) -> str:

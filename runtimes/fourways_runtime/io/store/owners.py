@@ -58,7 +58,7 @@ class Owners:
 
 
 NO_OWNERS = Owners("")
-"""All rows under plain names: for a reader or writer that was told no uids."""
+"""All rows under plain names: for a reader or writer that knows no uids."""
 
 
 KEY = "coalesce((SELECT key FROM @owners WHERE namespace = ? AND deployment = ? AND uid = ?), ?)"

@@ -212,7 +212,7 @@ class PostgresReader:
         except psycopg.Error as error:
             if not is_unavailable(error):
                 raise
-            raise StoreUnavailable(f"the prediction store: {self._told(error)}") from None
+            raise StoreUnavailable(f"the prediction store: {self._explained(error)}") from None
 
     async def _within(self, question: Coroutine[Any, Any, T]) -> T:
         """Wait for a result until the time-out, without waiting for the cancellation."""
@@ -229,7 +229,7 @@ class PostgresReader:
             raise StoreUnavailable(f"the prediction store: no response in {self._timeout:g} s")
         return task.result()
 
-    def _told(self, error: psycopg.Error) -> str:
+    def _explained(self, error: psycopg.Error) -> str:
         try:
             return explain(error, self._uri())
         except ConfigError:

@@ -101,8 +101,8 @@ def of_stream(data: Database, namespace: str, key: str, limit: int) -> RecentAns
     query = f"SELECT {names}, {at} FROM {table(live)} ORDER BY {at} DESC LIMIT ?"  # noqa: S608
     rows = data.rows_within(SEARCH_SECONDS, query, (limit,))
     if rows is None:
-        told = "the stream has too many keys to find the newest predictions: ask by key"
-        return RecentAnswers([], message=told)
+        message = "the stream has too many keys to find the newest predictions: ask by key"
+        return RecentAnswers([], message=message)
     return RecentAnswers([_answer(shown, row[:-1], _time(row[-1])) for row in rows])
 
 

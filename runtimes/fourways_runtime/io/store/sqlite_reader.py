@@ -227,8 +227,8 @@ def _answers(
     )
     found: dict[Asked, LiveAnswer] = {}
     for stored, *values, at, version, digest in rows:
-        told = {c.name: _whole(c, cell) for c, cell in zip(outputs, values, strict=True)}
-        answer = LiveAnswer(told, datetime.fromisoformat(at), version, digest)
+        values_by_name = {c.name: _whole(c, cell) for c, cell in zip(outputs, values, strict=True)}
+        answer = LiveAnswer(values_by_name, datetime.fromisoformat(at), version, digest)
         found.update(dict.fromkeys(meant[stored], answer))
     return found
 

@@ -70,10 +70,10 @@ def succeeded(
     quality: QualityStatus | None = None,
 ) -> RunReport:
     """Return the report of a published run."""
-    told = f"{published.rows} rows published, {published.rejects} rejected"
+    summary = f"{published.rows} rows published, {published.rejects} rejected"
     return RunReport(
         outcome="Succeeded",
-        message="; ".join([told, *notes]),
+        message="; ".join([summary, *notes]),
         rows=published.rows,
         rejects=published.rejects,
         digest=published.digest,

@@ -39,9 +39,9 @@ def score_rows(
         some, at = batch.slice(start, end - start), rows[start:end]
         if [int(at[0])] * 2 in claim.split.hung:
             key = some.column(pipeline.contract.entity_key.name)[0].as_py()
-            told = None if key is None else str(key)
+            shown_key = None if key is None else str(key)
             nothing = _watched(pipeline, ledger, claim, some.slice(0, 0), at[:0])
-            reject = Reject(int(at[0]), told, "row", HANGS)
+            reject = Reject(int(at[0]), shown_key, "row", HANGS)
             parts.append(Scored(nothing.predictions, [reject]))
         else:
             parts.append(_watched(pipeline, ledger, claim, some, at))
@@ -55,7 +55,9 @@ def _watched(
         return pipeline.score(batch, rows)
     # A row at which the model fails is a reject, which maxRejects counts.
     first, last = int(rows[0]), int(rows[-1])
-    where = f"chunk {claim.number} (attempt {claim.attempt}), {claim.split.told(first, last)}"
+    where = (
+        f"chunk {claim.number} (attempt {claim.attempt}), {claim.split.describe_rows(first, last)}"
+    )
     with WATCH.doing("scoring", where, partial(ledger.note_hang, claim.number, first, last)):
         return pipeline.score(batch, rows, isolating=True)
 

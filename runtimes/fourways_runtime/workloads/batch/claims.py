@@ -126,12 +126,12 @@ def scorer(
         chunk = piece.rows
         if chunk is None:
             return PieceResult(piece)
-        told = changes.tell(chunk)
-        scored = careful.score_rows(pipeline, ledger, piece.claim, told.batch, told.rows)
+        changed = changes.tell(chunk)
+        scored = careful.score_rows(pipeline, ledger, piece.claim, changed.batch, changed.rows)
         hashes = None
-        if told.hashes is not None:
-            at = np.searchsorted(told.rows, scored.predictions.rows)
-            hashes = told.hashes[at]
+        if changed.hashes is not None:
+            at = np.searchsorted(changed.rows, scored.predictions.rows)
+            hashes = changed.hashes[at]
         rejects = [*chunk.rejects, *scored.rejects]
         profile = (
             None
@@ -139,7 +139,12 @@ def scorer(
             else profiler.sampled(scored, len(rejects), weighed=True, most=most)
         )
         return PieceResult(
-            piece, Scored(scored.predictions, rejects), hashes, told.seen, told.watermark, profile
+            piece,
+            Scored(scored.predictions, rejects),
+            hashes,
+            changed.seen,
+            changed.watermark,
+            profile,
         )
 
     return score

@@ -53,7 +53,7 @@ _WITHOUT_VALUES = re.compile(
 )
 
 
-def told_of(reject: Reject) -> str:
+def described(reject: Reject) -> str:
     """Return position, field and kind of fault of a reject, without its key and its value.
 
     Keys and values are personal data, and this text goes to status, events and logs. A reason of an

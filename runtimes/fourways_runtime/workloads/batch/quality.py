@@ -48,9 +48,9 @@ def measure_runs(config: RuntimeConfig, data: Database, key: str, now: datetime)
     found = {}
     for run, chosen in zip(runs, by_run(published, labels.keys, labels.times), strict=True):
         own = labels.keys[chosen].tolist(), labels.labels[chosen]
-        told = _measured(config, quality, data, run, *own, now)
-        if told is not None:
-            found[run.run_id] = told
+        measured = _measured(config, quality, data, run, *own, now)
+        if measured is not None:
+            found[run.run_id] = measured
     outcomes.record(data, found, runs)
     return labels.left_out
 

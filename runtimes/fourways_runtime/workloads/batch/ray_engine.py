@@ -178,8 +178,8 @@ class _Actors:
         try:
             reason, message = ray.get(result)
         except RayError as lost:
-            told = str(getattr(lost, "cause", lost)).strip().partition("\n")[0]
-            error: WorkloadError = Unavailable(f"it was lost on the Ray cluster: {told[:500]}")
+            cause = str(getattr(lost, "cause", lost)).strip().partition("\n")[0]
+            error: WorkloadError = Unavailable(f"it was lost on the Ray cluster: {cause[:500]}")
         else:
             if not reason:
                 return

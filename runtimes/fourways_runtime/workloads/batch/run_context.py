@@ -30,7 +30,7 @@ from fourways_runtime.retry import Outage
 from fourways_runtime.scoring.splits import Newer
 
 from ..place_watch import SINK, STORE, PlaceWatch
-from .limits import RejectLimit, RunTally, cure_of, told_of
+from .limits import RejectLimit, RunTally, cure_of, described
 from .sizes import batch_bytes, chunk_rows
 
 if TYPE_CHECKING:
@@ -307,11 +307,11 @@ class RunContext:
 
     def refusals(self) -> str:
         """Describe the first rejected rows and how to fix them."""
-        told = [told_of(reject) for reject in self.progress.examples]
-        if not told:
+        examples = [described(reject) for reject in self.progress.examples]
+        if not examples:
             return "a key occurs more than once"
         shows = f"fourways rejects {self.config.name} shows keys and values"
-        return f"the first: {'; '.join(told)}; {shows}; {cure_of(self.progress.examples)}"
+        return f"the first: {'; '.join(examples)}; {shows}; {cure_of(self.progress.examples)}"
 
     def wait_out(self, error: StoreUnavailable) -> None:
         """Pause while the store is unavailable; raise ``error`` if that has lasted too long."""

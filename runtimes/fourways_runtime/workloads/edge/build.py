@@ -78,10 +78,10 @@ def build(config: EdgeConfig, places: PlaceWatch | None = None) -> RunReport:
             for it in chosen
         ]
         hand_over(unsigned, UnsignedBundles(source=digest, bundles=tuple(bundles)))
-    told = ", ".join(f"{it.status.target}: {it.status.variant}" for it in bundles)
+    built = ", ".join(f"{it.status.target}: {it.status.variant}" for it in bundles)
     return RunReport(
         outcome="Succeeded",
-        message=f"built {told}",
+        message=f"built {built}",
         digest=digest,
         version=config.model.version,
     )
@@ -115,25 +115,25 @@ def _common_files(
 ) -> dict[str, bytes]:
     """Return a bundle's files other than the model, the same for every variant and target."""
     lines = [orjson.dumps({"inputs": it.inputs, "outputs": it.outputs}) for it in vectors]
-    told = b"\n".join(lines) + b"\n"
+    golden_lines = b"\n".join(lines) + b"\n"
     ours = golden.model_copy(
         update={
             # The file is in the bundle; a device replaces this URI with the file's actual path.
             "uri": f"file:///{layout.GOLDEN_FILE}",
-            "digest": layout.digest_of(told),
+            "digest": layout.digest_of(golden_lines),
             "credentials": None,
         }
     )
-    told_tokenizer = config.contract.tokenizer
-    if told_tokenizer is not None:
+    tokenizer_file = config.contract.tokenizer
+    if tokenizer_file is not None:
         uri = f"file:///{layout.TOKENIZER_FILE}"
-        told_tokenizer = told_tokenizer.model_copy(update={"uri": uri, "credentials": None})
+        tokenizer_file = tokenizer_file.model_copy(update={"uri": uri, "credentials": None})
     contract: Contract = config.contract.model_copy(
-        update={"golden_vectors": ours, "tokenizer": told_tokenizer}
+        update={"golden_vectors": ours, "tokenizer": tokenizer_file}
     )
     files = {
         layout.CONTRACT_FILE: layout.encode(contract.to_json()),
-        layout.GOLDEN_FILE: told,
+        layout.GOLDEN_FILE: golden_lines,
     }
     if tokenizer is not None:
         files[layout.TOKENIZER_FILE] = tokenizer.read_bytes()
@@ -235,7 +235,7 @@ def _model_manifest(
 ) -> Descriptor:
     files = {name: staged.add(layout.MEDIA_TYPES[name], raw) for name, raw in contents.items()}
     name, version = config.name, config.model.version
-    told = layout.model_config(name, version, row.variant, files)
+    model_config = layout.model_config(name, version, row.variant, files)
     annotations = {
         layout.TITLE_NOTE: name,
         layout.VERSION_NOTE: version,
@@ -247,7 +247,7 @@ def _model_manifest(
         # integers.
         layout.AGREEMENT_NOTE: f"{target.budget.min_agreement:g}",
     }
-    described = staged.add(layout.MODEL_CONFIG, layout.encode(told))
+    described = staged.add(layout.MODEL_CONFIG, layout.encode(model_config))
     manifest = layout.model_manifest(described, files, annotations)
     return staged.add(layout.MANIFEST, layout.encode(manifest))
 
@@ -260,7 +260,7 @@ def _report(
     staged: Staged,
 ) -> Descriptor:
     """Stage the measurements for human readers; they are unsigned, and devices never fetch them."""
-    told = {
+    report = {
         "target": target.to_json(),
         "variant": choice.row.variant,
         "because": choice.reason,
@@ -272,16 +272,16 @@ def _report(
                 "sizeBytes": it.bundle_bytes,
                 "fails": judge.excess(it, target.budget),
             }
-            | ({} if it.measured is None else _told(it.measured))
+            | ({} if it.measured is None else _measurements(it.measured))
             for it in rows
         ],
     }
-    layer = staged.add(layout.REPORT, layout.encode(told))
+    layer = staged.add(layout.REPORT, layout.encode(report))
     described = layout.referrer(layout.REPORT, manifest, layer)
     return staged.add(layout.MANIFEST, layout.encode(described))
 
 
-def _told(it: judge.Measured) -> dict[str, Any]:
+def _measurements(it: judge.Measured) -> dict[str, Any]:
     return {
         "loadMs": it.load_ms,
         "p50Ms": it.p50_ms,

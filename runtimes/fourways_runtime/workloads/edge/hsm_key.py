@@ -123,11 +123,11 @@ def _text(file: Path, where: str) -> str:
 
 def _parsed(text: str, where: str) -> tuple[str, str]:
     """Return the URI without its query, and the driver's path. Raises ConfigError."""
-    told, _, query = text.partition("?")
-    names = [part.partition("=") for part in told.removeprefix("pkcs11:").split(";")]
+    address, _, query = text.partition("?")
+    names = [part.partition("=") for part in address.removeprefix("pkcs11:").split(";")]
     named = {name for name, _, value in names if value}
     if (
-        not told.startswith("pkcs11:")
+        not address.startswith("pkcs11:")
         or len(named) != len(names)
         or not named <= _PATH
         or not named & {"token", "slot-id"}
@@ -141,4 +141,4 @@ def _parsed(text: str, where: str) -> tuple[str, str]:
             f"{where}: {URI_FILE} must have the driver's path and nothing else after the question "
             f"mark ({_EXAMPLE}); the PIN is the key {PIN_FILE}"
         )
-    return told, driver
+    return address, driver

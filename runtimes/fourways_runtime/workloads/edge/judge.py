@@ -130,7 +130,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def verdict(rows: Sequence[Row], targets: Sequence[EdgeTarget]) -> str:
     """Explain why no variant fits some targets: the table, then the exceeded limits per target."""
-    told = [table(rows)]
+    lines = [table(rows)]
     for target in targets:
         budget = target.budget
         limits = (
@@ -144,8 +144,8 @@ def verdict(rows: Sequence[Row], targets: Sequence[EdgeTarget]) -> str:
             for row in rows
             if row.measured is not None and target.variant in (None, row.variant)
         )
-        told.append(f"target {target.name} ({limits}): {past or _unmeasured(rows, target)}")
-    return "no variant fits; nothing was published\n" + "\n".join(told)
+        lines.append(f"target {target.name} ({limits}): {past or _unmeasured(rows, target)}")
+    return "no variant fits; nothing was published\n" + "\n".join(lines)
 
 
 def _unmeasured(rows: Sequence[Row], target: EdgeTarget) -> str:

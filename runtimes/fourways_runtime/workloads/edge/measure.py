@@ -33,7 +33,7 @@ CALLS = 300
 """Number of predictions timed, or as many as PATIENCE seconds allow."""
 
 PATIENCE = 3.0
-_TOLD = 3
+_MAX_NAMED = 3
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TMPDIR", "HOME", "LANG")
 
 
@@ -92,7 +92,7 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
         model = watched(load_on_device(contract, files, threads=asked["threads"]))
     asker = RecordScorer(contract, model)
     load_ms = (perf_counter() - started) * 1000
-    told = [text for text in differences(asker, vectors, contract.golden_vectors) if text]
+    different = [text for text in differences(asker, vectors, contract.golden_vectors) if text]
     answered = [vector.inputs for vector in vectors if _answers(asker, vector.inputs)]
     times = _timed(asker, answered)
     return {
@@ -100,9 +100,9 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
         "p50_ms": times[len(times) // 2] * 1000,
         "p99_ms": times[min(len(times) - 1, int(len(times) * 0.99))] * 1000,
         "memory_bytes": peak_memory(),
-        "agreement": (len(vectors) - len(told)) / len(vectors),
+        "agreement": (len(vectors) - len(different)) / len(vectors),
         "vectors": len(vectors),
-        "differences": told[:_TOLD],
+        "differences": different[:_MAX_NAMED],
     }
 
 

@@ -82,10 +82,10 @@ def sign_bundles(
     # On a cluster the folder cannot be written here, and goes with the pod.
     shutil.rmtree(folder, ignore_errors=True)
     bundles = tuple(bundle.status for bundle in unsigned.bundles)
-    told = ", ".join(f"{bundle.target}: {bundle.variant}" for bundle in bundles)
+    variants = ", ".join(f"{bundle.target}: {bundle.variant}" for bundle in bundles)
     return RunReport(
         outcome="Succeeded",
-        message=f"published {told}",
+        message=f"published {variants}",
         digest=unsigned.source,
         version=config.model.version,
         bundles=bundles,
@@ -140,13 +140,13 @@ def _signature(
         namespace=config.namespace,
         cluster=config.cluster or "",
     )
-    told = layout.encode(release.to_json())
+    release_file = layout.encode(release.to_json())
     folder = staged.folder / "signed"
     folder.mkdir()
     (folder / layout.MANIFEST_FILE).write_bytes(bundle.manifest)
-    (folder / layout.RELEASE_FILE).write_bytes(told)
+    (folder / layout.RELEASE_FILE).write_bytes(release_file)
     raw = key.sign(folder, staged.folder / layout.SIGNATURE_FILE)
-    layers = (staged.add(layout.SIGSTORE, raw), staged.add(layout.RELEASE, told))
+    layers = (staged.add(layout.SIGSTORE, raw), staged.add(layout.RELEASE, release_file))
     staged.add(layout.EMPTY, b"{}")
     described = layout.referrer(layout.SIGSTORE, manifest, *layers)
     return staged.add(layout.MANIFEST, layout.encode(described))

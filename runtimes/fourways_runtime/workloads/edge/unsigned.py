@@ -112,10 +112,10 @@ def manifest_of(
     except MalformedBundle as error:
         raise refused(str(error)) from None
     notes = layout.read_annotations(raw)
-    told = [
+    annotated = [
         notes.get(name) for name in (layout.TITLE_NOTE, layout.VERSION_NOTE, layout.TARGET_NOTE)
     ]
-    if told != [title, version, bundle.status.target]:
+    if annotated != [title, version, bundle.status.target]:
         raise refused("a manifest is of another deployment, version or target")
     for name, file in listed.items():
         path = files.get(file.digest)

@@ -151,8 +151,8 @@ class Gateway:
         # Not of one that sleeps: the question would start a replica.
         if type(mode) is RealtimeHandler:
             return await mode.drift()
-        if (told := await self._edge.drift(request.params["deployment"])) is not None:
-            return told
+        if (drift := await self._edge.drift(request.params["deployment"])) is not None:
+            return drift
         raise HttpError(404, NO_DRIFT)
 
     def _predict(self, request: Request) -> Answer:
@@ -220,18 +220,18 @@ class Gateway:
     # ---- about the gateway
 
     async def _index(self, request: Request) -> Response:
-        told: dict[str, Any] = {"namespace": self._config.namespace}
+        document: dict[str, Any] = {"namespace": self._config.namespace}
         listed = {name: self._about(route) for name, route in self._routes.items()}
         try:
             listed = dict(await self._batch.listing()) | listed
         except StoreUnavailable:
             if not self._routes:
                 raise HttpError(503, "the prediction store is not available", RETRY) from None
-            told["incomplete"] = "the prediction store is not available"
-        told["deployments"] = [
+            document["incomplete"] = "the prediction store is not available"
+        document["deployments"] = [
             about for name, about in sorted(listed.items()) if request.sees(name)
         ]
-        return json_response(told)
+        return json_response(document)
 
     def _about(self, route: Route) -> dict[str, Any]:
         name = route.deployment

@@ -194,7 +194,7 @@ class BatchHandler:
 
     async def listing(self) -> list[tuple[str, dict[str, Any]]]:
         """Return what is published, for the index. Raises StoreUnavailable."""
-        told = []
+        documents = []
         for name, run in await self.deployments():
             view = self._views.see(name, run)
             about = {
@@ -205,8 +205,8 @@ class BatchHandler:
                 **view.provenance(),
                 "links": links(name, run.contract.entity_key.name),
             }
-            told.append((name, about))
-        return told
+            documents.append((name, about))
+        return documents
 
     async def deployments(self) -> list[tuple[str, PublishedRun]]:
         """Return what is published, at most a second old; concurrent callers share one query."""

@@ -60,11 +60,11 @@ class Bundles:
         """List the targets that have a bundle."""
         name = route.deployment
         targets = await self._run(route, lambda: self._targets(route))
-        told = [
+        listed = [
             {"target": target, "links": {"index": f"/bundles/{name}/{target}/index.json"}}
             for target in targets
         ]
-        return json_response({"deployment": name, "version": route.version, "targets": told})
+        return json_response({"deployment": name, "version": route.version, "targets": listed})
 
     async def file(self, route: Route, target: str, file: str, request: Request) -> Response:
         """Return ``index.json`` or ``oci-layout``, without support for ranges."""
@@ -194,8 +194,8 @@ class Bundles:
         # The reason may contain an address, so it only goes to the log. A Secret or a volume may
         # have changed, so the next request opens the folder again.
         self._filesystems.pop(route.deployment, None)
-        told = {"deployment": route.deployment, "reason": reason}
-        logger.warning("bundles cannot be read: %s", text, extra=told)
+        details = {"deployment": route.deployment, "reason": reason}
+        logger.warning("bundles cannot be read: %s", text, extra=details)
         raise HttpError(503, "the bundles cannot be read now", RETRY) from None
 
 

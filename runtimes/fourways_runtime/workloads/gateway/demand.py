@@ -28,11 +28,11 @@ BUCKETS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0
 class DemandRecord:
     """The requests for one deployment since this gateway started."""
 
-    def __init__(self, name: str, idle_seconds: float, told: Callable[[], None]) -> None:
+    def __init__(self, name: str, idle_seconds: float, on_change: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._name = name
         self._idle_seconds = idle_seconds
-        self._told = told
+        self._on_change = on_change
         self._open = 0
         # A gateway that has just started does not know how long there was no request.
         self._last = self._loop.time()
@@ -59,7 +59,7 @@ class DemandRecord:
         news = (count > 0) is not (self._waiting > 0)
         self._waiting = count
         if news:
-            self._told()
+            self._on_change()
 
     def woken(self, seconds: float) -> None:
         """Note that a replica is ready, and how long its first request waited."""
@@ -73,7 +73,7 @@ class DemandRecord:
         return max(0.0, self._last + self._idle_seconds - self._loop.time())
 
     def to_report(self) -> DeploymentDemand:
-        """Return what readers are told."""
+        """Return what the operator and KEDA read."""
         return DeploymentDemand(
             deployment=self._name,
             waiting=self._waiting,

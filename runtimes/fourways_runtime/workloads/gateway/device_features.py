@@ -56,8 +56,8 @@ class ExtraData:
             found = (await reader.fetch([key])).get(key)
         except WorkloadError as error:
             # The reason may contain an address, so it only goes to the log.
-            told = {"deployment": route.deployment, "reason": error.reason}
-            logger.warning("features cannot be read: %s", error, extra=told)
+            details = {"deployment": route.deployment, "reason": error.reason}
+            logger.warning("features cannot be read: %s", error, extra=details)
             self._faults.labels(route.deployment, FEATURES.decode()).inc()
             raise FeatureFault("the feature database is not available", {}, 503) from None
         if found is None:

@@ -99,7 +99,7 @@ class DeviceReports:
         return json_response({"window_seconds": fleet.settings.window_seconds})
 
     async def finding(self, deployment: str) -> FleetFinding:
-        """Return the comparison of what all devices told, at most :data:`JUDGED_SECONDS` old."""
+        """Return the comparison of all devices' reports, at most :data:`JUDGED_SECONDS` old."""
         from fourways_runtime.scoring.fleet_drift import FleetFinding, judge
 
         fleet, now = self._fleets[deployment], self._clock()
@@ -158,7 +158,7 @@ def _has_credentials(request: Request) -> bool:
 
 
 def _caller(request: Request, report: DeviceReport) -> str:
-    # Without authentication, nobody can be told from another but by what a device says it is.
+    # Without authentication, devices are told apart only by the names that they give.
     return request.caller or f"device {report.device}"
 
 

@@ -85,8 +85,8 @@ class EdgeHandlers:
         if not self._reports.compares(deployment):
             return None
         found = await self._reports.finding(deployment)
-        told = found.status.to_json() if found.status else None
-        return json_response({"deployment": deployment, "devices": found.devices, "drift": told})
+        drift = found.status.to_json() if found.status else None
+        return json_response({"deployment": deployment, "devices": found.devices, "drift": drift})
 
     async def look(self) -> None:
         """Bring the metrics of devices up to date."""

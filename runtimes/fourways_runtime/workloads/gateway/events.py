@@ -57,10 +57,10 @@ class EventReader:
         records, rejects = self._decoder.check(values, chosen, wanted)
         if rejects:
             raise inference.refuse([(int(r.row), r.field, r.reason) for r in rejects])
-        told = list(records.columns.items())
+        by_name = list(records.columns.items())
         return {
             key: orjson.dumps(
-                {self._key.name: key, **{name: _plain(column[at]) for name, column in told}},
+                {self._key.name: key, **{name: _plain(column[at]) for name, column in by_name}},
                 default=_base64,
             )
             for at, key in enumerate(keys)

@@ -45,7 +45,7 @@ class DeviceSight:
 
     fetched_at: float = 0.0
     reported_at: float = 0.0
-    """When it last told of its records; 0 if it has not since the gateway started."""
+    """When it last reported its records; 0 if it has not since the gateway started."""
 
 
 class Fleet(Collector):
@@ -97,7 +97,7 @@ class Fleet(Collector):
         yield found
 
     def reported(self, request: Request) -> None:
-        """Note that a device told of its records."""
+        """Note that a device reported its records."""
         known = self._seen.get(_key(request))
         if known is not None:
             known.reported_at = self._now()
@@ -105,7 +105,7 @@ class Fleet(Collector):
     def answer(self, deployment: str) -> Response:
         """Return what was seen of one deployment's devices, the latest first."""
         found = [
-            _told(target, caller, sight)
+            _described(target, caller, sight)
             for (name, target, caller), sight in reversed(self._seen.items())
             if name == deployment
         ]
@@ -113,7 +113,7 @@ class Fleet(Collector):
         return json_response({"deployment": deployment, "since": since, "devices": found})
 
 
-def _told(target: str, caller: str, sight: DeviceSight) -> dict[str, Any]:
+def _described(target: str, caller: str, sight: DeviceSight) -> dict[str, Any]:
     return {
         "target": target,
         "caller": caller or None,

@@ -237,9 +237,9 @@ class RealtimeHandler:
 
     def _prediction(self, key: str | int, answer: OriginAnswer) -> Response:
         try:
-            told = orjson.loads(answer.body)
-            outputs = {output["name"]: rows_of(output)[0] for output in told["outputs"]}
-            version = told["model_version"]
+            document = orjson.loads(answer.body)
+            outputs = {output["name"]: rows_of(output)[0] for output in document["outputs"]}
+            version = document["model_version"]
         except (ValueError, TypeError, LookupError):
             raise _unusable() from None
         return json_response(
@@ -277,8 +277,11 @@ class RealtimeHandler:
     def _explain(self, error: ClientError) -> Exception:
         if monotonic() >= self._quiet_until:
             self._quiet_until = monotonic() + QUIET_SECONDS
-            told = {"deployment": self._name, "because": f"{type(error).__name__} {error}".strip()}
-            logger.warning("the model server does not respond", extra=told)
+            details = {
+                "deployment": self._name,
+                "because": f"{type(error).__name__} {error}".strip(),
+            }
+            logger.warning("the model server does not respond", extra=details)
         match error:
             case TimedOut():
                 seconds = self._route.timeout_seconds

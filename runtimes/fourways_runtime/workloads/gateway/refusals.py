@@ -41,7 +41,7 @@ class Refusals:
         contract: Contract | None,
     ) -> HttpError:
         """Return the error that lists the dead letters by key; ``of`` is the number of keys."""
-        told = [
+        described = [
             {"key": key, "id": letter.id, "reason": _reason(letter), "attempts": letter.attempts}
             for key, letter in refused.items()
         ]
@@ -49,13 +49,15 @@ class Refusals:
         if all(_is_the_model_s(letter, contract) for letter in refused.values()):
             status, applied = 500, (*applied, *fault_header(MODEL_FAULT))
             self._faults.labels(self._deployment, MODEL_FAULT.decode()).inc()
-        first = told[0]["reason"]
+        first = described[0]["reason"]
         more: dict[str, Any] = {"deployment": self._deployment}
         if of == 1:
             text = f"the event was rejected: {first}"
-            return HttpError(status, text, applied, **more, **told[0])
-        text = f"the events of {len(told)} of {of} keys were rejected; the first reason: {first}"
-        more["refused"] = told[: v2.MAX_MISSING_NAMED]
+            return HttpError(status, text, applied, **more, **described[0])
+        text = (
+            f"the events of {len(described)} of {of} keys were rejected; the first reason: {first}"
+        )
+        more["refused"] = described[: v2.MAX_MISSING_NAMED]
         return HttpError(status, text, applied, **more)
 
 

@@ -95,7 +95,7 @@ class Runs:
 
     def _progresses(self, history: RunStore) -> UnderWay:
         # The store lists runs in start order, so the latest run of a deployment wins.
-        return {told.deployment: told.progress for told in self._all_under_way(history)}
+        return {each.deployment: each.progress for each in self._all_under_way(history)}
 
     def _all_under_way(self, history: RunStore) -> list[RunUnderWay]:
         found = []

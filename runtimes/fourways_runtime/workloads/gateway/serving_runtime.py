@@ -117,8 +117,8 @@ class ServingRuntimeHandler(RealtimeHandler):
                 504, f"the serving runtime did not respond within {seconds:g} s"
             ) from None
         except httpx.HTTPError as error:
-            told = {"deployment": self._name, "because": type(error).__name__}
-            logger.warning("the serving runtime does not respond", extra=told)
+            details = {"deployment": self._name, "because": type(error).__name__}
+            logger.warning("the serving runtime does not respond", extra=details)
             raise HttpError(503, "the serving runtime does not respond", RETRY) from None
         length = answer.headers.get("content-length")
         whole = length is not None and "content-encoding" not in answer.headers

@@ -162,8 +162,8 @@ class StreamHandler:
         who: dict[str, Any] = {"deployment": self._name, "key": key}
         if answer is not None:
             outputs = view.outputs.ordered(answer.outputs)
-            told = {**who, "version": answer.version, **_provenance(answer), "outputs": outputs}
-            return json_response(told, 200, applied)
+            document = {**who, "version": answer.version, **_provenance(answer), "outputs": outputs}
+            return json_response(document, 200, applied)
         event = self._accepted.newest(asked)
         if event is not None:
             self._tell_refused({key: event}, 1, applied)
@@ -289,7 +289,7 @@ class StreamHandler:
         applied: tuple[bytes, ...],
         status: str = "accepted",
     ) -> Response:
-        told: dict[str, Any] = {"deployment": self._name}
+        document: dict[str, Any] = {"deployment": self._name}
         promised = [
             {"key": key, "id": event.id, "location": self._location(event)}
             for key, event in events.items()
@@ -297,12 +297,12 @@ class StreamHandler:
         if single:
             (one,) = promised
             location = str(one.pop("location"))
-            told |= {"key": one["key"], "status": status, "id": one["id"]}
+            document |= {"key": one["key"], "status": status, "id": one["id"]}
         else:
             location = f"/v2/models/{self._name}/infer"
-            told |= {"status": status, "predictions": promised}
+            document |= {"status": status, "predictions": promised}
         where = b"location: " + location.encode("ascii")
-        return json_response(told, 202, (where, *RETRY, *applied))
+        return json_response(document, 202, (where, *RETRY, *applied))
 
     def _tell_refused(
         self, events: Mapping[Key, PublishedEvent], of: int, applied: tuple[bytes, ...]

@@ -71,8 +71,8 @@ def answer(
     if inference.allow_missing:
         mask = [key in found for key in keys]
         tensors.append(OutputTensor(FOUND, "bool", (len(keys),), mask, inference.binary))
-    told = InferenceResponse(name, version, tensors, inference.id, parameters)
-    return told.response(headers)
+    response = InferenceResponse(name, version, tensors, inference.id, parameters)
+    return response.response(headers)
 
 
 def _tensor(output: OutputField, rows: Sequence[Mapping[str, Any]], binary: bool) -> OutputTensor:

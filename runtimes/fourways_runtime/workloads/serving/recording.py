@@ -91,7 +91,7 @@ class AnswerRecorder:
 
         self._database: Database | None = None
         self._key = config.name
-        self._told = ""
+        self._reported = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._kept = Counter(
@@ -192,11 +192,11 @@ class AnswerRecorder:
     def _try(self) -> None:
         try:
             self.flush()
-            self._told = ""
+            self._reported = ""
         except WorkloadError as error:
             self._disconnect()
-            if str(error) != self._told:
-                self._told = str(error)
+            if str(error) != self._reported:
+                self._reported = str(error)
                 _log.warning("answers wait for the store: %s", error)
         except Exception:  # noqa: BLE001  (logged; requests do not depend on it)
             self._disconnect()

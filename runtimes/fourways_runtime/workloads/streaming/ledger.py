@@ -35,7 +35,7 @@ HUNG_SECONDS = 5.0
 
 PING_SECONDS = 1.5
 """An idle store is pinged after this many seconds without a call: at each look of the monitor, so
-that an outage is told while callers of the gateway notice it."""
+that an outage is reported while callers of the gateway notice it."""
 
 LOGIN_SECONDS = 15.0
 """How long a rejected login is retried: long enough for a rotated Secret to arrive, and short

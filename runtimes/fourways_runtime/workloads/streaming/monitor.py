@@ -142,12 +142,12 @@ class StreamMonitor:
         self._metrics.lag(lag, now - oldest)
 
 
-def lag_told(waited: float, limit: str) -> str:
+def lag_message(waited: float, limit: str) -> str:
     """Say that an event has waited for too long (s). The words change only as the wait doubles."""
-    told = seconds(limit)
-    while 2 * told <= waited:
-        told *= 2
+    step = seconds(limit)
+    while 2 * step <= waited:
+        step *= 2
     return (
-        f"an event has waited for its prediction for more than {told:g} s (streaming.maxLag is "
+        f"an event has waited for its prediction for more than {step:g} s (streaming.maxLag is "
         f"{limit}); the metric fourways_stream_lag shows how many wait"
     )

@@ -81,10 +81,10 @@ async def serve(config: StreamConfig) -> None:
         loop.add_signal_handler(number, stopping.set)
     await listen(server, config.host, config.port)
     logger.info("listening", extra={"port": server.port, "namespace": config.namespace})
-    told = asyncio.ensure_future(stopping.wait())
+    stopped = asyncio.ensure_future(stopping.wait())
     working = asyncio.ensure_future(shell.work())
     watching = asyncio.ensure_future(shell.watch())
-    await asyncio.wait((told, working, watching), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((stopped, working, watching), return_when=asyncio.FIRST_COMPLETED)
     if watching.done():
         watching.result()
     shell.stop()
@@ -173,9 +173,9 @@ class Shell:
         return json_response({"ready": True, **({"warnings": warnings} if warnings else {})})
 
     def _faults(self, request: Request) -> Response:
-        return json_response(self._told().model_dump(mode="json", by_alias=True))
+        return json_response(self._faults_report().model_dump(mode="json", by_alias=True))
 
-    def _told(self) -> WorkerFaults:
+    def _faults_report(self) -> WorkerFaults:
         found = self._worker.faults() if self._worker else ()
         drift = self._live.status if self._live else None
         quality = self._quality.status if self._quality else None
@@ -220,14 +220,14 @@ class Shell:
         from ..report_writer import ReportWriter
 
         def report() -> dict[str, Any]:
-            told = self._told()
+            current = self._faults_report()
             # Messages of faults may hold addresses: conditions have them, callers do not need them.
-            shown = told.model_dump(mode="json", by_alias=True, include={"drift", "quality"})
+            shown = current.model_dump(mode="json", by_alias=True, include={"drift", "quality"})
             return {
                 "version": self._config.model.version,
                 "lag": {str(partition): lag for partition, lag in metrics.lags.items()},
                 "oldest_event_seconds": round(metrics.oldest_seconds, 1),
-                "faults": [fault.reason for fault in told.faults],
+                "faults": [fault.reason for fault in current.faults],
                 **shown,
             }
 

@@ -28,7 +28,7 @@ from fourways_runtime.tracing import begin_events
 
 from .committer import SENT, Committer, EventBatch
 from .ledger import StreamLedger
-from .monitor import PartitionProgress, StreamMonitor, lag_told
+from .monitor import PartitionProgress, StreamMonitor, lag_message
 from .observed import StreamMetrics
 from .partition_state import NOT_HELD, PartitionState
 from .reader import (
@@ -112,7 +112,7 @@ class StreamWorker:
         if lost := self._changes.recently_expired():
             found.append(worker_fault(Reason.EventsExpired, lost))
         if waited := self._monitor.late(seconds(self._max_lag)):
-            found.append(worker_fault(Reason.StreamLags, lag_told(waited, self._max_lag)))
+            found.append(worker_fault(Reason.StreamLags, lag_message(waited, self._max_lag)))
         return tuple(found)
 
     def warnings(self) -> list[str]:

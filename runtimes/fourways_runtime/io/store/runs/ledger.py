@@ -211,7 +211,7 @@ class RunLedger:
         run_id, version, digest, contract, view, rows, settings, watermark, since, *layers = found[
             0
         ]
-        told = orjson.loads(settings)
+        stored = orjson.loads(settings)
         return Base(
             run_id,
             version,
@@ -219,8 +219,8 @@ class RunLedger:
             contract,
             view,
             rows,
-            told["watermark"],
-            told["row_hash"],
+            stored["watermark"],
+            stored["row_hash"],
             None if watermark is None else orjson.loads(watermark),
             since,
             *layers,

@@ -27,10 +27,15 @@ MODEL = "$model"
 
 def table_name(stream: StreamDeclaration) -> str:
     """Return the name of a stream's live table."""
-    told = [stream.namespace, stream.deployment, "live"]
+    identity = [stream.namespace, stream.deployment, "live"]
     for column in layout.columns(stream.contract):
-        told += [column.identifier, column.kind, str(math.prod(column.shape)), str(column.shape)]
-    return "live_" + hashlib.sha256("\0".join(told).encode()).hexdigest()[:24]
+        identity += [
+            column.identifier,
+            column.kind,
+            str(math.prod(column.shape)),
+            str(column.shape),
+        ]
+    return "live_" + hashlib.sha256("\0".join(identity).encode()).hexdigest()[:24]
 
 
 def latest(predictions: Predictions) -> Array:

@@ -107,8 +107,8 @@ class LiveTarget:
             if key is None:
                 continue
             outputs = zip(self.columns[1:], row[5:end], strict=True)
-            told = {column.name: _value(column, cell) for column, cell in outputs}
-            answer = LiveAnswer(told, computed_at.astimezone(UTC), version, digest)
+            values = {column.name: _value(column, cell) for column, cell in outputs}
+            answer = LiveAnswer(values, computed_at.astimezone(UTC), version, digest)
             found.update(dict.fromkeys(meant[key], answer))
         return found
 
@@ -128,8 +128,8 @@ def refused(rows: list[tuple[Any, ...]]) -> dict[EventPosition, DeadLetterReason
     """Return the dead letters in the rows of a statement that requests them."""
     letters = (row[-5:] for row in rows)
     return {
-        EventPosition(partition, position): live.refused(*told)
-        for partition, position, *told in letters
+        EventPosition(partition, position): live.refused(*reason)
+        for partition, position, *reason in letters
         if partition is not None
     }
 

@@ -240,13 +240,13 @@ class PostgresStream:
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number("streams"),))
             connection.execute(self._statements.create())
-            told = (stream.version, stream.digest)
+            model = (stream.version, stream.digest)
             connection.execute(self._statements.filled(OTHER_ANSWERS))
             connection.execute(self._statements.filled(OTHER_PAST))
             connection.execute(
-                self._statements.filled(DECLARE), (*told, layout.dump_contract(stream.contract))
+                self._statements.filled(DECLARE), (*model, layout.dump_contract(stream.contract))
             )
-            row = connection.execute(MODEL, told).fetchone()
+            row = connection.execute(MODEL, model).fetchone()
         self._model = int(row[0]) if row else 0
         try:
             with connection.transaction():

@@ -181,8 +181,8 @@ class SqliteStream:
     def lead(self) -> bool:
         """Acquire or keep the leadership of this stream."""
         if self._lock is None:
-            told = hashlib.sha256("\0".join(self._ours).encode()).hexdigest()[:16]
-            file = self._path.with_name(f"{self._path.name}-lead-{told}")
+            identity = hashlib.sha256("\0".join(self._ours).encode()).hexdigest()[:16]
+            file = self._path.with_name(f"{self._path.name}-lead-{identity}")
             try:
                 handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
@@ -232,12 +232,12 @@ class SqliteStream:
                 f"CREATE TABLE IF NOT EXISTS {quoted(self._table)} ({defined}, "
                 f"{quoted(live.COMPUTED_AT)} TEXT NOT NULL, {quoted(live.MODEL)} INTEGER NOT NULL)"
             )
-            told = (stream.version, stream.digest)
+            model = (stream.version, stream.digest)
             contract = layout.dump_contract(stream.contract)
             connection.execute(_OTHER_ANSWERS, (*self._ours[:2], *self._ours[:2], self._table))
             connection.execute(_OTHER_PAST, (*self._ours[:2], self._kept_as))
-            connection.execute(_DECLARE, (*self._ours, *told, contract, self._table))
-            (self._model,) = connection.execute(_MODEL, told).fetchone()
+            connection.execute(_DECLARE, (*self._ours, *model, contract, self._table))
+            (self._model,) = connection.execute(_MODEL, model).fetchone()
             for (name,) in connection.execute(_ORPHANS).fetchall():
                 connection.execute(f"DROP TABLE {quoted(name)}")
 

@@ -94,9 +94,9 @@ async function predict(form) {
     const body = JSON.stringify({ instances: [record(form)] });
     const sent = { "Content-Type": "application/json" };
     const got = await fetch(form.dataset.path, { method: "POST", headers: headers(sent), body });
-    const told = await got.json();
+    const result = await got.json();
     answer.classList.toggle("bad", !got.ok);
-    answer.textContent = got.ok ? JSON.stringify(told.predictions ?? told, null, 2) : told.error;
+    answer.textContent = got.ok ? JSON.stringify(result.predictions ?? result, null, 2) : result.error;
   } catch (error) {
     answer.classList.add("bad");
     answer.textContent = error.message;

@@ -66,8 +66,8 @@ class PathAnswer:
     @property
     def error(self) -> str:
         """What the gateway says is wrong."""
-        told = self.body.get("error") or self.body.get("reason") if self.ok is False else ""
-        return str(told or "")
+        answer = self.body.get("error") or self.body.get("reason") if self.ok is False else ""
+        return str(answer or "")
 
 
 class Pages:
@@ -119,8 +119,8 @@ class Pages:
             return self._denied(listed)
         found = [d for d in listed.body["deployments"] if d["deployment"] == name]
         if not found:
-            told = PathAnswer(404, {"error": f"no deployment {name} answers here"})
-            return _page("denied.html", self._namespace, told, told=told)
+            answer = PathAnswer(404, {"error": f"no deployment {name} answers here"})
+            return _page("denied.html", self._namespace, answer, answer=answer)
         (about,) = found
         state, document, present, (history, stream, answers) = await asyncio.gather(
             self._ask(request, f"/v2/models/{name}/ready"),
@@ -162,18 +162,18 @@ class Pages:
     async def _workers(self, request: Request, about: Mapping[str, Any]) -> StreamView:
         if about["mode"] not in ("streaming", "realtime"):
             return StreamView((), "")
-        told = await self._ask(request, f"/deployments/{about['deployment']}/workers")
-        return StreamView(tuple(told.body["workers"]) if told.ok else (), told.error)
+        answer = await self._ask(request, f"/deployments/{about['deployment']}/workers")
+        return StreamView(tuple(answer.body["workers"]) if answer.ok else (), answer.error)
 
     async def _answers(self, request: Request, about: Mapping[str, Any]) -> PathAnswer | None:
         """Return the last predictions that the store has, or why they are not shown."""
         if about["mode"] == "edge":
             return None
-        told = await self._ask(request, f"/deployments/{about['deployment']}/answers")
-        if not told.ok:
+        answer = await self._ask(request, f"/deployments/{about['deployment']}/answers")
+        if not answer.ok:
             # Of model servers, the store has nothing unless they are compared with labels.
-            return None if about["mode"] == "realtime" else told
-        return told if told.body["answers"] or told.body["message"] else None
+            return None if about["mode"] == "realtime" else answer
+        return answer if answer.body["answers"] or answer.body["message"] else None
 
     async def _fleet(self, request: Request, about: Mapping[str, Any]) -> PathAnswer | None:
         if about["mode"] != "edge":
@@ -191,10 +191,10 @@ class Pages:
             if len(published) < 2:
                 return None
             after, before = published[:2]
-        told = await self._ask(
+        answer = await self._ask(
             request, f"/runs/{name}/diff?from={quote(before, safe='')}&to={quote(after, safe='')}"
         )
-        return {"from": before, "to": after, "told": told}
+        return {"from": before, "to": after, "answer": answer}
 
     async def _rejects(
         self, request: Request, name: str, history: list[dict[str, Any]]
@@ -203,18 +203,18 @@ class Pages:
         if run is None:
             return None
         path = f"/runs/{name}/{quote(run['name'], safe='')}/rejects?limit={SHOWN_REJECTS}"
-        return {"run": run, "told": await self._ask(request, path)}
+        return {"run": run, "answer": await self._ask(request, path)}
 
     async def _dead_letters(self, request: Request, about: Mapping[str, Any]) -> PathAnswer | None:
         """Return a stream's newest dead letters, or why they are not shown; None for none."""
         if about["mode"] != "streaming":
             return None
         path = f"/deployments/{about['deployment']}/dead-letters?limit={SHOWN_REJECTS}"
-        told = await self._ask(request, path)
-        return None if told.ok and not told.body["dead_letters"] else told
+        answer = await self._ask(request, path)
+        return None if answer.ok and not answer.body["dead_letters"] else answer
 
-    def _denied(self, told: PathAnswer) -> Response:
-        return _page("denied.html", self._namespace, told, told=told)
+    def _denied(self, answer: PathAnswer) -> Response:
+        return _page("denied.html", self._namespace, answer, answer=answer)
 
     # ---- the JSON paths
 
@@ -240,12 +240,12 @@ def _drift(history: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next(({"run": run["name"], "found": run["drift"]} for run in known), None)
 
 
-def _present_drift(told: PathAnswer) -> dict[str, Any] | None:
-    if not told.ok or told.body["drift"] is None:
+def _present_drift(answer: PathAnswer) -> dict[str, Any] | None:
+    if not answer.ok or answer.body["drift"] is None:
         return None
-    devices = told.body.get("devices")
+    devices = answer.body.get("devices")
     whose = "a model server" if devices is None else f"{devices:,} devices"
-    return {"run": whose, "found": told.body["drift"]}
+    return {"run": whose, "found": answer.body["drift"]}
 
 
 def _contract(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
