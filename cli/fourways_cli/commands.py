@@ -63,7 +63,7 @@ FOR_PROGRAMS = ("json", "yaml", "name")
 
 
 class Commands(TyperGroup):
-    """The commands; an option of theirs that is written before them is told where it belongs."""
+    """The commands; an option written before them is refused with its right place."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse what stands before the command."""

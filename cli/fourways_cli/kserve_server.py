@@ -31,11 +31,11 @@ MODEL_DIR = "/mnt/models"
 WORK_DIR = "/tmp/fourways"  # noqa: S108  (the pod's own)
 
 
-def config_of(asked: argparse.Namespace) -> ServerConfig:
+def config_of(args: argparse.Namespace) -> ServerConfig:
     """Return the server's configuration for the only model of a folder. Raises NoManifest."""
-    work = Path(asked.work_dir)
+    work = Path(args.work_dir)
     work.mkdir(parents=True, exist_ok=True)
-    draft = make_draft(Path(asked.model_dir), manifest=work / "model.yaml", name="model")
+    draft = make_draft(Path(args.model_dir), manifest=work / "model.yaml", name="model")
     draft.write()
     (deployment,) = read_deployments([draft.manifest])
     for note in draft.notes:
@@ -43,30 +43,30 @@ def config_of(asked: argparse.Namespace) -> ServerConfig:
     spec = deployment.spec
     return ServerConfig(
         namespace=os.environ.get("POD_NAMESPACE", "default"),
-        name=asked.model_name,
+        name=args.model_name,
         model=spec.model,
         digest=spec.model.digest,
         contract=spec.contract,
-        threads=asked.threads,
-        memory_bytes=asked.memory_bytes,
+        threads=args.threads,
+        memory_bytes=args.memory_bytes,
         fetch=FetchPolicy(schemes=("file",)),
-        paths=Paths(cache_dir=str(work / "cache"), termination_log=asked.termination_log),
-        port=asked.http_port,
-        grpc_port=asked.grpc_port,
-        timeout_seconds=asked.timeout_seconds,
+        paths=Paths(cache_dir=str(work / "cache"), termination_log=args.termination_log),
+        port=args.http_port,
+        grpc_port=args.grpc_port,
+        timeout_seconds=args.timeout_seconds,
     )
 
 
 def main() -> int:
     """Start the model server in this process; return an exit code if the model cannot be served."""
-    asked = _arguments()
+    args = _arguments()
     log_as_json()
     try:
-        config = config_of(asked)
+        config = config_of(args)
     except NoManifest as error:
         report = RunReport(outcome="Failed", reason=Reason.ModelNotLoadable, message=str(error))
         logger.error(report.message)
-        write_report(report, asked.termination_log)
+        write_report(report, args.termination_log)
         return TERMINAL_EXIT_CODES[0]
     return _become_server(config)
 

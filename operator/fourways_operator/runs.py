@@ -44,7 +44,7 @@ class RunFacts:
 
 
 _EVICTIONS = 2
-"""Evicted pods of a run from which on they are told."""
+"""Number of evicted pods of a run from which on they are reported."""
 
 NONE_REFUSED: Mapping[str, str] = {}
 

@@ -30,11 +30,11 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code (see :mod:`fourways_agent.errors`)."""
-    asked = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     log_as_text(logging.WARNING, "%(message)s")
-    store = Store(Path(asked.state))
+    store = Store(Path(args.state))
     try:
-        code = int(asked.command(store, asked))
+        code = int(args.command(store, args))
     except (AgentError, WorkloadError) as error:
         reason = f"{error.reason}: " if isinstance(error, WorkloadError) else ""
         print(f"fourways-agent: {reason}{displayed(error)}", file=sys.stderr)
@@ -92,11 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
+def _settings(store: Store, args: argparse.Namespace) -> DeviceSettings:
     """Return the command-line options, completed from the remembered settings."""
     before = store.settings()
     given: dict[str, Any] = {
-        name: getattr(asked, name) or (getattr(before, name) if before else None)
+        name: getattr(args, name) or (getattr(before, name) if before else None)
         for name in ("gateway", "deployment", "target", "key")
     }
     missing = [f"--{name}" for name, value in given.items() if not value]
@@ -104,10 +104,10 @@ def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
         raise AgentConfigError(
             f"{', '.join(missing)} must be given: this device does not know them yet"
         )
-    api_key_file = asked.api_key_file or (before.api_key_file if before else "")
+    api_key_file = args.api_key_file or (before.api_key_file if before else "")
     given["api_key_file"] = os.path.abspath(api_key_file) if api_key_file else ""
-    given["namespace"] = asked.namespace or (before.namespace if before else "")
-    given["cluster"] = asked.cluster or (before.cluster if before else "")
+    given["namespace"] = args.namespace or (before.namespace if before else "")
+    given["cluster"] = args.cluster or (before.cluster if before else "")
     for name in ("deployment", "target", "namespace"):
         if given[name] and not _NAME.fullmatch(given[name]):
             raise AgentConfigError(
@@ -118,23 +118,23 @@ def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
             "--cluster must be the chart's clusterName: a-z, 0-9, hyphens and dots"
         )
     given["key"] = os.path.abspath(given["key"])
-    ca_file = asked.ca_file or (before.ca_file if before else "")
+    ca_file = args.ca_file or (before.ca_file if before else "")
     given["ca_file"] = os.path.abspath(ca_file) if ca_file else ""
-    given["insecure"] = "yes" if asked.insecure else (before.insecure if before else "")
-    if asked.features_max_age:
-        _seconds(asked.features_max_age, "--features-max-age")
-        given["features_max_age"] = asked.features_max_age
+    given["insecure"] = "yes" if args.insecure else (before.insecure if before else "")
+    if args.features_max_age:
+        _seconds(args.features_max_age, "--features-max-age")
+        given["features_max_age"] = args.features_max_age
     elif before:
         given["features_max_age"] = before.features_max_age
     allowed = before.report_drift if before else ""
-    given["report_drift"] = {"yes": "yes", "no": ""}.get(asked.report_drift or "", allowed)
+    given["report_drift"] = {"yes": "yes", "no": ""}.get(args.report_drift or "", allowed)
     settings = DeviceSettings(**given)
-    if asked.api_key_file and not settings.credentials():
+    if args.api_key_file and not settings.credentials():
         raise AgentConfigError("--api-key-file: the file cannot be read")
-    if asked.key is None and before is not None:
+    if args.key is None and before is not None:
         settings = replace(settings, key_pem=before.key_pem)
     _, pem = settings.read_keys()
-    # An address that an earlier version of the agent remembered goes on being asked.
+    # An address that an earlier version of the agent remembered is still used.
     if before is None or given["gateway"] != before.gateway:
         check_address(given["gateway"], insecure=bool(given["insecure"]))
     opener(given["ca_file"])
@@ -144,15 +144,15 @@ def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
     return settings
 
 
-def _run(store: Store, asked: argparse.Namespace) -> int:
-    every = _seconds(asked.every, "--every")
-    settings = _settings(store, asked)
+def _run(store: Store, args: argparse.Namespace) -> int:
+    every = _seconds(args.every, "--every")
+    settings = _settings(store, args)
     from fourways_runtime.logs import log_as_json
 
     from .serve import run
 
     log_as_json()
-    run(store, settings, asked.port, every, asked.grpc_port)
+    run(store, settings, args.port, every, args.grpc_port)
     return 0
 
 
@@ -163,12 +163,12 @@ def _seconds(text: str, option: str) -> float:
     return found
 
 
-def _update(store: Store, asked: argparse.Namespace) -> int:
+def _update(store: Store, args: argparse.Namespace) -> int:
     from . import check
     from .records import tell
     from .update import update
 
-    settings = _settings(store, asked)
+    settings = _settings(store, args)
     try:
         result = update(store, settings)
     finally:
@@ -181,7 +181,7 @@ def _update(store: Store, asked: argparse.Namespace) -> int:
     return 0
 
 
-def _status(store: Store, asked: argparse.Namespace) -> int:
+def _status(store: Store, args: argparse.Namespace) -> int:
     from .status import status_of
 
     shown, code = status_of(store)
@@ -189,7 +189,7 @@ def _status(store: Store, asked: argparse.Namespace) -> int:
     return code
 
 
-def _predict(store: Store, asked: argparse.Namespace) -> int:
+def _predict(store: Store, args: argparse.Namespace) -> int:
     from fourways_runtime.scoring.literals import json_object
     from fourways_runtime.scoring.single import RecordRefused
 
@@ -197,7 +197,7 @@ def _predict(store: Store, asked: argparse.Namespace) -> int:
 
     device = Device(store.folder)
     refused = 0
-    with _records(asked.file) as lines:
+    with _records(args.file) as lines:
         for line in lines:
             if not line.strip():
                 continue
@@ -212,7 +212,7 @@ def _predict(store: Store, asked: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
-def _retry(store: Store, asked: argparse.Namespace) -> int:
+def _retry(store: Store, args: argparse.Namespace) -> int:
     """Forget which bundles were rejected; start one of them that is on this disk."""
     from . import check
     from .recovery import restored
@@ -228,7 +228,7 @@ def _retry(store: Store, asked: argparse.Namespace) -> int:
     return 0
 
 
-def _forget(store: Store, asked: argparse.Namespace) -> int:
+def _forget(store: Store, args: argparse.Namespace) -> int:
     """Reset this device; it accepts releases again that are older than its last one."""
     if not store.folder.is_dir():
         raise AgentConfigError(f"--state: {store.folder} does not exist")

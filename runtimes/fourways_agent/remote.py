@@ -208,7 +208,7 @@ class Remote:
     def _opened(
         self, name: str, headers: dict[str, str], body: bytes | None = None
     ) -> Iterator[Any]:
-        request = urllib.request.Request(  # noqa: S310  (the gateway that the device is told)
+        request = urllib.request.Request(  # noqa: S310  (the gateway of the device's settings)
             f"{self._base}/{name}", body, self._credentials() | headers
         )
         try:

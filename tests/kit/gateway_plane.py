@@ -18,7 +18,7 @@ from fourways_http import Limits
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.base import Lookup, PublishedRun
 from fourways_runtime.io.store.streams.stream import (
-    Asked,
+    AnswerKey,
     DeadLetterReason,
     EventPosition,
     LiveAnswer,
@@ -65,7 +65,7 @@ class MemoryStore:
         }
         self.rows["churn"]["ä/ b%2F"] = {"score": 9.0, "label": "odd", "ok": True}
         self.streams: dict[str, Contract] = {}
-        self.live_rows: dict[str, dict[Asked, LiveAnswer]] = {}
+        self.live_rows: dict[str, dict[AnswerKey, LiveAnswer]] = {}
         self.letters: dict[EventPosition, DeadLetterReason] = {}
         self.asked: list[tuple[str, list[Any]]] = []
         self.asked_places: list[EventPosition] = []
@@ -97,7 +97,7 @@ class MemoryStore:
         self,
         namespace: str,
         deployment: str,
-        keys: list[Asked],
+        keys: list[AnswerKey],
         places: Sequence[EventPosition] = (),
     ) -> LiveLookup | None:
         self.asked.append((deployment, list(keys)))

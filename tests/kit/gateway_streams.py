@@ -15,7 +15,7 @@ from fourways_api import Contract, Route
 from fourways_runtime.errors import BrokerUnavailable
 from fourways_runtime.io.store.streams.stream import (
     QUESTION_HEADER,
-    Asked,
+    AnswerKey,
     EventPosition,
     LiveAnswer,
 )
@@ -110,7 +110,7 @@ async def streaming(
     assert broker.closed or not broker.events
 
 
-def rows(plane: Running) -> dict[Asked, LiveAnswer]:
+def rows(plane: Running) -> dict[AnswerKey, LiveAnswer]:
     return plane.store.live_rows["sensor"]
 
 

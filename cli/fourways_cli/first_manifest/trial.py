@@ -1,4 +1,4 @@
-"""Reads a model and scores its sample in a process of its own first, whose crash can be told.
+"""Reads a model and scores its sample in a process of its own, so that a crash can be reported.
 
 The libraries of trees follow what a file says without checks: a damaged one ends the process that
 reads it, without a word. ``python -m fourways_cli.first_manifest.trial MODEL MODE [SAMPLE]`` makes

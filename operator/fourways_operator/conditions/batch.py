@@ -214,7 +214,7 @@ class BatchView(ModeView):
 
     @property
     def _quality(self) -> QualityStatus | None:
-        """That which the latest run told; its Job may be deleted."""
+        """What the latest run reported; its Job may be deleted."""
         if self.deployment.spec.quality is None:
             return None
         return next((r.quality for r in self.reports if r.quality), self.old.quality)

@@ -134,7 +134,7 @@ class ServedView(ModeView):
         """
         waiting = [pod for pod in self.current if not is_ready(pod)]
         if not self.serves_spec:
-            # What ended a pod is told until one in its place is ready.
+            # What ended a pod is reported until one in its place is ready.
             waiting += [pod for pod in self._own_pods if has_ended(pod) and self.is_current(pod)]
         found = (next(iter(self.faults_of(pod)), None) or server_failure_of(pod) for pod in waiting)
         return next((t for t in found if t), None) or self._refused_pods
@@ -155,7 +155,7 @@ class ServedView(ModeView):
 
     @property
     def quality(self) -> QualityStatus | None:
-        """The latest comparison with labels that a worker told; without one, the last status's."""
+        """The latest comparison with labels that a worker reported, or the last status's."""
         if self.deployment.spec.quality is None:
             return None
         names = (pod["metadata"].get("name", "") for pod in self.comparing)

@@ -41,30 +41,30 @@ _TEXTS = "bytes_contents"
 _WIDE = {"int_contents": "<i4", "uint_contents": "<u4"}
 
 
-def binary_request(asked: Any) -> tuple[int, bytes]:
+def binary_request(request: Any) -> tuple[int, bytes]:
     """Return a ModelInferRequest as the body of a binary request, with the length of its JSON.
 
     Raises HttpError 400.
     """
-    raw = asked.raw_input_contents
-    if raw and len(raw) != len(asked.inputs):
-        raise refuse("raw_input_contents", f"has {len(raw)} items for {len(asked.inputs)} inputs")
-    for at, tensor in enumerate(asked.inputs if raw else ()):
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise refuse("raw_input_contents", f"has {len(raw)} items for {len(request.inputs)} inputs")
+    for at, tensor in enumerate(request.inputs if raw else ()):
         if tensor.contents.ListFields():
             raise refuse(f"inputs[{at}].contents", "and raw_input_contents exclude each other")
     parts = [bytes(part) for part in raw] or [
-        _encoded(tensor, f"inputs[{at}]") for at, tensor in enumerate(asked.inputs)
+        _encoded(tensor, f"inputs[{at}]") for at, tensor in enumerate(request.inputs)
     ]
     document: dict[str, Any] = {
-        "inputs": [_described(*both) for both in zip(asked.inputs, parts, strict=True)],
-        "parameters": {**_plain(asked.parameters), "binary_data_output": True},
+        "inputs": [_described(*both) for both in zip(request.inputs, parts, strict=True)],
+        "parameters": {**_plain(request.parameters), "binary_data_output": True},
     }
-    if asked.id:
-        document["id"] = asked.id
-    if asked.outputs:
+    if request.id:
+        document["id"] = request.id
+    if request.outputs:
         document["outputs"] = [
             {"name": one.name, "parameters": {**_plain(one.parameters), "binary_data": True}}
-            for one in asked.outputs
+            for one in request.outputs
         ]
     header = orjson.dumps(document)
     return len(header), b"".join((header, *parts))

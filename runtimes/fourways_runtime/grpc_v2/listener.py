@@ -136,26 +136,26 @@ class GrpcListener:
 
     # ---- calls
 
-    async def _server_live(self, asked: Any, context: Any) -> Any:
+    async def _server_live(self, call_request: Any, context: Any) -> Any:
         answer = await self._get(context, "/v2/health/live")
         return message("ServerLiveResponse")(live=answer.status == 200)
 
-    async def _server_ready(self, asked: Any, context: Any) -> Any:
+    async def _server_ready(self, call_request: Any, context: Any) -> Any:
         answer = await self._get(context, "/v2/health/ready")
         return message("ServerReadyResponse")(ready=answer.status == 200)
 
-    async def _model_ready(self, asked: Any, context: Any) -> Any:
-        answer = await self._get(context, _path(asked.name, asked.version) + "/ready")
+    async def _model_ready(self, call_request: Any, context: Any) -> Any:
+        answer = await self._get(context, _path(call_request.name, call_request.version) + "/ready")
         if answer.status not in (200, 503):
             raise _CallRefused(answer)
         return message("ModelReadyResponse")(ready=answer.status == 200)
 
-    async def _server_metadata(self, asked: Any, context: Any) -> Any:
+    async def _server_metadata(self, call_request: Any, context: Any) -> Any:
         metadata = _json(await self._get(context, "/v2"))
         return message("ServerMetadataResponse")(**metadata)
 
-    async def _model_metadata(self, asked: Any, context: Any) -> Any:
-        metadata = _json(await self._get(context, _path(asked.name, asked.version)))
+    async def _model_metadata(self, call_request: Any, context: Any) -> Any:
+        metadata = _json(await self._get(context, _path(call_request.name, call_request.version)))
         tensors = message("ModelMetadataResponse.TensorMetadata")
 
         def described(kind: str) -> list[Any]:
@@ -171,22 +171,24 @@ class GrpcListener:
             outputs=described("outputs"),
         )
 
-    async def _repository_index(self, asked: Any, context: Any) -> Any:
+    async def _repository_index(self, call_request: Any, context: Any) -> Any:
         answer = await self._answer(_request(context, b"POST", "/v2/repository/index"))
-        found = [one for one in _json(answer) if not asked.ready or one["state"] == "READY"]
+        found = [one for one in _json(answer) if not call_request.ready or one["state"] == "READY"]
         return message("RepositoryIndexResponse")(models=found)
 
-    async def _model_infer(self, asked: Any, context: Any) -> Any:
-        heavy = asked.ByteSize() > OFF_LOOP_BYTES
-        made = await off_loop(binary_request, asked) if heavy else binary_request(asked)
+    async def _model_infer(self, call_request: Any, context: Any) -> Any:
+        heavy = call_request.ByteSize() > OFF_LOOP_BYTES
+        made = (
+            await off_loop(binary_request, call_request) if heavy else binary_request(call_request)
+        )
         length, body = made
-        path = _path(asked.model_name, asked.model_version) + "/infer"
+        path = _path(call_request.model_name, call_request.model_version) + "/infer"
         request = _request(context, b"POST", path, body)
         request.headers.append((BINARY_HEADER, b"%d" % length))
         answer = await self._answer(request)
         if answer.status != 200:
             raise _CallRefused(answer)
-        typed = not asked.raw_input_contents
+        typed = not call_request.raw_input_contents
         if len(answer.body) > OFF_LOOP_BYTES:
             return await off_loop(infer_response, answer, typed)
         return infer_response(answer, typed)
@@ -211,9 +213,9 @@ def _reporting(
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     """Return a call that ends with the status of the response it was refused with."""
 
-    async def reported(asked: Any, context: Any) -> Any:
+    async def reported(call_request: Any, context: Any) -> Any:
         try:
-            return await call(asked, context)
+            return await call(call_request, context)
         except (_CallRefused, HttpError) as refused:
             code, details = _status(refused.response)
         except asyncio.CancelledError:

@@ -9,7 +9,7 @@ from .columns import Key
 _INT64 = range(-(2**63), 2**63)
 
 
-def asked(kind: str, keys: Iterable[Key]) -> dict[Key, list[Key]]:
+def group_keys(kind: str, keys: Iterable[Key]) -> dict[Key, list[Key]]:
     """Group the requested keys by the key of the contract's type that they represent.
 
     A key that cannot have that type (``"x"`` for int64, a text no database stores) is omitted.

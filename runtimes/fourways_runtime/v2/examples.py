@@ -46,7 +46,7 @@ def _known(field: InputField, known: Mapping[str, Any]) -> Any:
     value = [known.get(name) for name in field.column_names] if field.columns else None
     value = known.get(field.name) if value is None else value
     try:
-        short = len(told := orjson.dumps(value)) <= MAX_BYTES and b"null" not in told
+        short = len(encoded := orjson.dumps(value)) <= MAX_BYTES and b"null" not in encoded
     except TypeError:  # an integer of more than 64 bits
         short = False
     return value if short else _made_up(field)

@@ -17,7 +17,7 @@ from .examples import example_tensor, examples_of
 from .protocol import DATATYPES
 
 Json: TypeAlias = dict[str, Any]
-Asked: TypeAlias = Literal["inputs", "key", "both"]
+RequestParts: TypeAlias = Literal["inputs", "key", "both"]
 """What a request holds: the inputs and perhaps the key, the key alone, or the key and perhaps the
 inputs."""
 
@@ -37,7 +37,7 @@ def document(
     name: str,
     version: str,
     contract: Contract,
-    asked: Asked,
+    parts: RequestParts,
     optional: tuple[str, ...] = (),
     known: Mapping[str, Any] | None = None,
 ) -> Response:
@@ -46,8 +46,8 @@ def document(
     ``optional`` are inputs that may be left out. ``known`` are the inputs of a real record, by
     column; the examples have them, as far as they are short.
     """
-    record, outputs = _record(contract, asked, optional), _outputs(contract)
-    shown = {} if asked == "key" else examples_of(contract, known or {})
+    record, outputs = _record(contract, parts, optional), _outputs(contract)
+    shown = {} if parts == "key" else examples_of(contract, known or {})
     return json_response(
         {
             "openapi": "3.1.0",
@@ -56,7 +56,7 @@ def document(
                 "version": version,
                 "description": f"Predictions of {name}.",
             },
-            "paths": _paths(name, contract, asked, shown),
+            "paths": _paths(name, contract, parts, shown),
             "components": {
                 "schemas": {
                     "Record": record,
@@ -76,11 +76,11 @@ def document(
 # ---- paths
 
 
-def _paths(name: str, contract: Contract, asked: Asked, shown: Json) -> Json:
+def _paths(name: str, contract: Contract, parts: RequestParts, shown: Json) -> Json:
     inputs = [field for field in contract.inputs if field.name in shown]
     tensors = [example_tensor(field, shown[field.name]) for field in inputs]
-    if asked != "inputs":
-        tensors = [_key_tensor(contract), *(tensors if asked == "both" else [])]
+    if parts != "inputs":
+        tensors = [_key_tensor(contract), *(tensors if parts == "both" else [])]
     paths: Json = {
         f"/v2/models/{name}/infer": {
             "post": _operation(
@@ -97,11 +97,11 @@ def _paths(name: str, contract: Contract, asked: Asked, shown: Json) -> Json:
                 "One object for each record",
                 "Instances",
                 "Predictions",
-                {"instances": [_example(contract, asked, shown)]},
+                {"instances": [_example(contract, parts, shown)]},
             )
         },
     }
-    if asked != "inputs":
+    if parts != "inputs":
         key = contract.entity_key
         paths[f"/predictions/{name}/{{key}}"] = {
             "get": {
@@ -149,17 +149,17 @@ def _responses(schema: Json) -> Json:
 # ---- schemas
 
 
-def _record(contract: Contract, asked: Asked, optional: tuple[str, ...]) -> Json:
+def _record(contract: Contract, parts: RequestParts, optional: tuple[str, ...]) -> Json:
     key = contract.entity_key
     fields: Json = {}
     required: list[str] = []
-    if asked != "inputs":
+    if parts != "inputs":
         fields[key.name] = {**_type_of(key.type), "description": "The entity key."}
         required.append(key.name)
-    if asked != "key":
+    if parts != "key":
         for field in contract.inputs:
             fields[field.name] = _field(field)
-        if asked == "inputs":
+        if parts == "inputs":
             required += [
                 f.name for f in contract.inputs if not f.nullable and f.name not in optional
             ]
@@ -285,8 +285,8 @@ _LOOKUP: Json = {
 # ---- examples
 
 
-def _example(contract: Contract, asked: Asked, shown: Json) -> Json:
-    key = {contract.entity_key.name: _example_key(contract)} if asked != "inputs" else {}
+def _example(contract: Contract, parts: RequestParts, shown: Json) -> Json:
+    key = {contract.entity_key.name: _example_key(contract)} if parts != "inputs" else {}
     return {**key, **shown}
 
 

@@ -87,8 +87,8 @@ class Renderer:
         if inference.features_as_of is not None:
             bad = {at for at, _, _ in part.bad}
             times = enumerate(inference.features_as_of)
-            told = [time for row, time in times if inference.position(row) not in bad]
-            parameters["features_as_of"] = told
+            as_of = [time for row, time in times if inference.position(row) not in bad]
+            parameters["features_as_of"] = as_of
         if inference.partial:
             parameters |= _partial(inference, part)
         response = InferenceResponse(

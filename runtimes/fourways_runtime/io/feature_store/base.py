@@ -12,7 +12,7 @@ from fourways_api import EntityKey, InputField
 from fourways_runtime.errors import FeaturesMismatch
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import Row
-from fourways_runtime.scoring.keys import asked
+from fourways_runtime.scoring.keys import group_keys
 
 WHAT = "the feature database"
 """The name of the database in error messages."""
@@ -71,7 +71,7 @@ class Wanted:
 
     def meant(self, keys: Sequence[Key]) -> dict[Key, list[Key]]:
         """Group the given keys by their typed value; drop keys that do not fit the key's type."""
-        return asked(self.key.type, keys)
+        return group_keys(self.key.type, keys)
 
     def rows(
         self,

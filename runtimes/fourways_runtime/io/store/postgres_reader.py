@@ -17,7 +17,7 @@ from psycopg import sql
 
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.scoring.columns import Key
-from fourways_runtime.scoring.keys import asked
+from fourways_runtime.scoring.keys import group_keys
 
 from ..postgres import copy_in as pgcopy
 from ..postgres.connection import conninfo, explain, is_unavailable
@@ -34,7 +34,7 @@ from .streams.postgres_live import (
     refused,
     whole,
 )
-from .streams.stream import Asked, EventPosition, LiveLookup
+from .streams.stream import AnswerKey, EventPosition, LiveLookup
 
 MAX_CONNECTIONS = 8
 MAX_WAITING = 10_000
@@ -101,7 +101,7 @@ class PostgresReader:
         self,
         namespace: str,
         deployment: str,
-        keys: list[Asked],
+        keys: list[AnswerKey],
         places: Sequence[EventPosition] = (),
     ) -> LiveLookup | None:
         """Look up keys and questions in a stream's predictions; None if it never had a worker."""
@@ -133,7 +133,7 @@ class PostgresReader:
             target = self._targets.get(whose) or await self._find(whose)
             if target is None:
                 return None
-            meant = asked(target.run.contract.entity_key.type, keys)
+            meant = group_keys(target.run.contract.entity_key.type, keys)
             values = (list(meant), whose[0], *self._owners.values(*whose))
             rows = await self._query(target.statement, values)
             # No rows: nothing is published any more. A different id or a missing table: the pointer
@@ -158,11 +158,11 @@ class PostgresReader:
         return target
 
     async def _live(
-        self, whose: tuple[str, str], asked: list[Asked], places: Sequence[EventPosition]
+        self, whose: tuple[str, str], wanted: list[AnswerKey], places: Sequence[EventPosition]
     ) -> LiveLookup | None:
         key = (whose[0], *self._owners.values(*whose))
-        keys = [each for each in asked if not isinstance(each, bytes)]
-        questions = [each for each in asked if isinstance(each, bytes)]
+        keys = [each for each in wanted if not isinstance(each, bytes)]
+        questions = [each for each in wanted if isinstance(each, bytes)]
         by_key = bool(keys or places or not questions)
         for _ in range(_TRIES):
             target = self._streams.get(whose) or await self._find_stream(whose)

@@ -8,7 +8,7 @@ from typing import Protocol
 from fourways_runtime.scoring.columns import Key
 
 from .base import Lookup, PublishedRun
-from .streams.stream import Asked, EventPosition, LiveLookup
+from .streams.stream import AnswerKey, EventPosition, LiveLookup
 
 
 class StoreReader(Protocol):
@@ -31,7 +31,7 @@ class StoreReader(Protocol):
         self,
         namespace: str,
         deployment: str,
-        keys: list[Asked],
+        keys: list[AnswerKey],
         places: Sequence[EventPosition] = (),
     ) -> LiveLookup | None:
         """Look up keys and questions in a stream's predictions; None if it never had a worker.

@@ -21,14 +21,14 @@ from fourways_api import Contract
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.table_columns import TableColumn
 from fourways_runtime.scoring.columns import Key
-from fourways_runtime.scoring.keys import asked
+from fourways_runtime.scoring.keys import group_keys
 
 from . import layout
 from .base import Lookup, PublishedRun
 from .owners import KEY, NO_OWNERS, Owners, claimed
 from .sqlite import quoted, translated, value
 from .streams import live
-from .streams.stream import Asked, DeadLetterReason, EventPosition, LiveAnswer, LiveLookup
+from .streams.stream import AnswerKey, DeadLetterReason, EventPosition, LiveAnswer, LiveLookup
 
 THREADS = 4
 _KEY = KEY.replace("@", "")
@@ -86,7 +86,7 @@ class SqliteReader:
         self,
         namespace: str,
         deployment: str,
-        keys: list[Asked],
+        keys: list[AnswerKey],
         places: Sequence[EventPosition] = (),
     ) -> LiveLookup | None:
         """Look up keys and questions in a stream's predictions; None if it never had a worker."""
@@ -135,11 +135,11 @@ class SqliteReader:
         self,
         connection: sqlite3.Connection,
         whose: tuple[str | None, ...],
-        asked: list[Asked],
+        wanted: list[AnswerKey],
         places: Sequence[EventPosition],
     ) -> LiveLookup | None:
-        keys = [each for each in asked if not isinstance(each, bytes)]
-        questions = [each for each in asked if isinstance(each, bytes)]
+        keys = [each for each in wanted if not isinstance(each, bytes)]
+        questions = [each for each in wanted if isinstance(each, bytes)]
         connection.execute("BEGIN")
         try:
             pointer = connection.execute(_STREAM, whose).fetchone()
@@ -198,7 +198,7 @@ def _rows(
     connection: sqlite3.Connection, table: str, run: PublishedRun, keys: list[Key]
 ) -> dict[Key, dict[str, Any]]:
     key, *outputs = layout.columns(run.contract)
-    meant = asked(key.kind, keys)
+    meant = group_keys(key.kind, keys)
     listed = ", ".join(quoted(column.identifier) for column in (key, *outputs))
     rows = connection.execute(
         f"SELECT {listed} FROM {quoted(table)} WHERE {quoted(key.identifier)} IN "  # noqa: S608
@@ -214,9 +214,9 @@ def _rows(
 
 def _answers(
     connection: sqlite3.Connection, table: str, contract: Contract, keys: list[Key]
-) -> dict[Asked, LiveAnswer]:
+) -> dict[AnswerKey, LiveAnswer]:
     key, *outputs = layout.columns(contract)
-    meant = asked(key.kind, keys)
+    meant = group_keys(key.kind, keys)
     names = [column.identifier for column in (key, *outputs)]
     listed = ", ".join(f"t.{quoted(name)}" for name in (*names, live.COMPUTED_AT))
     rows = connection.execute(
@@ -225,7 +225,7 @@ def _answers(
         "(SELECT value FROM json_each(?))",
         (orjson.dumps(list(meant)).decode(),),
     )
-    found: dict[Asked, LiveAnswer] = {}
+    found: dict[AnswerKey, LiveAnswer] = {}
     for stored, *values, at, version, digest in rows:
         values_by_name = {c.name: _whole(c, cell) for c, cell in zip(outputs, values, strict=True)}
         answer = LiveAnswer(values_by_name, datetime.fromisoformat(at), version, digest)
@@ -235,8 +235,8 @@ def _answers(
 
 def _by_question(
     connection: sqlite3.Connection, whose: tuple[str | None, ...], questions: list[bytes]
-) -> dict[Asked, LiveAnswer]:
-    found: dict[Asked, LiveAnswer] = {}
+) -> dict[AnswerKey, LiveAnswer]:
+    found: dict[AnswerKey, LiveAnswer] = {}
     for asked_question in questions:
         for question, outputs, at, *model in connection.execute(
             _QUESTION, (*whose, asked_question)

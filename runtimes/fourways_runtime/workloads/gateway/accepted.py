@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 
 from fourways_http import HttpError
-from fourways_runtime.io.store.streams.stream import Asked, DeadLetterReason, EventPosition
+from fourways_runtime.io.store.streams.stream import AnswerKey, DeadLetterReason, EventPosition
 from fourways_runtime.scoring.columns import Key
 
 MAX_ACCEPTED = 65_536
@@ -67,7 +67,7 @@ class Accepted:
         self._seconds = seconds
         self._most = most
         self._known: OrderedDict[str, PublishedEvent] = OrderedDict()
-        self._by: dict[Asked, list[PublishedEvent]] = {}
+        self._by: dict[AnswerKey, list[PublishedEvent]] = {}
         """The events of each key and of each question, oldest first."""
 
         self._bound: OrderedDict[tuple[str, bytes], tuple[bytes, float]] = OrderedDict()
@@ -92,31 +92,31 @@ class Accepted:
         if known[0] != payload:
             raise HttpError(422, "this Idempotency-Key was sent before with another request")
 
-    def newest(self, asked: Asked) -> PublishedEvent | None:
+    def newest(self, key: AnswerKey) -> PublishedEvent | None:
         """Return the newest event of a key or question that is in progress or was refused."""
-        for event in reversed(self._by.get(asked, ())):
+        for event in reversed(self._by.get(key, ())):
             if event.taken.done():
                 return event if event.expires >= monotonic() else None
         return None
 
-    def unanswered(self, asked: Iterable[Asked]) -> list[PublishedEvent]:
+    def unanswered(self, keys: Iterable[AnswerKey]) -> list[PublishedEvent]:
         """Return the events of these keys and questions that may have become dead letters."""
         if not self._by:
             return []
         return [
             event
-            for each in asked
+            for each in keys
             for event in self._by.get(each, ())[-_LOOKED_AFTER:]
             if event.place is not None
         ]
 
-    def answered(self, asked: Asked) -> None:
+    def answered(self, key: AnswerKey) -> None:
         """Stop checking a question's events for dead letters: its prediction takes precedence.
 
         The prediction of a key may be that for other inputs, so it says nothing of an event.
         """
-        if isinstance(asked, bytes):
-            for event in self._by.get(asked, ()):
+        if isinstance(key, bytes):
+            for event in self._by.get(key, ()):
                 event.place = None
 
     async def once(

@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.store.base import Lookup, PublishedRun
 from fourways_runtime.io.store.reader import StoreReader
-from fourways_runtime.io.store.streams.stream import Asked, EventPosition, LiveLookup
+from fourways_runtime.io.store.streams.stream import AnswerKey, EventPosition, LiveLookup
 from fourways_runtime.scoring.columns import Key
 
 logger = logging.getLogger("fourways.gateway.store")
@@ -117,7 +117,7 @@ class StoreCircuitBreaker:
         self,
         namespace: str,
         deployment: str,
-        keys: list[Asked],
+        keys: list[AnswerKey],
         places: Sequence[EventPosition],
         seconds: float,
     ) -> LiveLookup | None:

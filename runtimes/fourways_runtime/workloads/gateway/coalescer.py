@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from fourways_http import HttpError
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.io.store.streams.stream import Asked, EventPosition
+from fourways_runtime.io.store.streams.stream import AnswerKey, EventPosition
 from fourways_runtime.tracing import begin_stage
 
 L = TypeVar("L")
@@ -43,7 +43,7 @@ MAX_WAITING = 8192
 class _LookupBatch(Generic[L]):
     deployment: str
     asked_at: float
-    keys: dict[Asked, None] = field(default_factory=dict)
+    keys: dict[AnswerKey, None] = field(default_factory=dict)
     places: dict[EventPosition, None] = field(default_factory=dict)
     waiters: list[tuple[asyncio.Future[Any], Callable[[L], Any]]] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ class LookupCoalescer(Generic[L]):
     def ask(
         self,
         deployment: str,
-        keys: Sequence[Asked],
+        keys: Sequence[AnswerKey],
         then: Callable[[L], R],
         places: Sequence[EventPosition] = (),
     ) -> asyncio.Future[R]:

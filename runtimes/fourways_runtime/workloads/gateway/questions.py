@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fourways_runtime.io.brokers.source import QUESTION_DIGITS
-from fourways_runtime.io.store.streams.stream import Asked, LiveAnswer
+from fourways_runtime.io.store.streams.stream import AnswerKey, LiveAnswer
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.v2.protocol import refuse
 
@@ -33,8 +33,8 @@ def read_question(query: Mapping[str, str]) -> bytes | None:
 
 
 def by_key(
-    keys: Sequence[Key], asked: Mapping[Key, bytes], answers: Mapping[Asked, LiveAnswer]
+    keys: Sequence[Key], questions: Mapping[Key, bytes], answers: Mapping[AnswerKey, LiveAnswer]
 ) -> dict[Key, LiveAnswer]:
-    """Return answers by key, of keys that were ``asked`` for by question or else by themselves."""
-    found = {key: answers.get(asked.get(key, key)) for key in keys}
+    """Return answers by key, of keys that are looked up by question, or else by themselves."""
+    found = {key: answers.get(questions.get(key, key)) for key in keys}
     return {key: answer for key, answer in found.items() if answer is not None}

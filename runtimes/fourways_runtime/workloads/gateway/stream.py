@@ -21,7 +21,7 @@ from prometheus_client import Counter
 from fourways_api import Contract, GatewayConfig, Route
 from fourways_http import HttpError, Request, Response, json_response
 from fourways_runtime.io.store.streams.stream import (
-    Asked,
+    AnswerKey,
     DeadLetterReason,
     LiveAnswer,
     LiveLookup,
@@ -81,7 +81,7 @@ class StreamHandler:
         self._refusals = Refusals(route.deployment, faults)
         self._accepted = Accepted(route.freshness_seconds)
         self._publishing = EventPublishing(route, self._accepted, open_publisher)
-        self._watch = AnswerWatch(lambda keys, asked: self._fresh(keys, None, asked), draining)
+        self._watch = AnswerWatch(lambda keys, events: self._fresh(keys, None, events), draining)
 
     async def connect(self) -> None:
         """Connect to the broker, so that the first request does not wait for the connection."""
@@ -111,8 +111,8 @@ class StreamHandler:
         keys = inference.keys or []
         outputs = view.outputs.selected(inference)
         events = await self._events(view, inference, keys)
-        asked = {key: question_of(event) for key, event in events.items()} if events else {}
-        found = await self._found(keys, asked, request.params.get("version"))
+        questions = {key: question_of(event) for key, event in events.items()} if events else {}
+        found = await self._found(keys, questions, request.params.get("version"))
         if self._view is not view:
             raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
         missing = [key for key in keys if key not in found]
@@ -124,9 +124,9 @@ class StreamHandler:
             published = await self._publishing.publish(request, events, missing)
             if len(published) == len(missing):
                 patient = inference.allow_missing
-                awaited = {asked.get(key, key): event for key, event in published.items()}
+                awaited = {questions.get(key, key): event for key, event in published.items()}
                 arrived, applied = await self._hold(request, awaited, patient)
-                found |= by_key(missing, asked, arrived)
+                found |= by_key(missing, questions, arrived)
         if len(found) < len(keys) and not inference.allow_missing:
             left = {key: event for key, event in published.items() if key not in found}
             self._tell_refused(left, len(keys), applied)
@@ -146,25 +146,25 @@ class StreamHandler:
         """Answer a request for one key."""
         view = self._view or await self._describe()
         key = read_key(request.params["key"], view.contract.entity_key)
-        asked: Asked = read_question(request.query) or key
-        stored = (await self._stored([asked], self._accepted.unanswered([asked]))).get(asked)
+        wanted: AnswerKey = read_question(request.query) or key
+        stored = (await self._stored([wanted], self._accepted.unanswered([wanted]))).get(wanted)
         if self._view is not view:
             raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
         self._counters.keys.inc()
         applied: tuple[bytes, ...] = ()
         answer = stored if stored is not None and self._is_fresh(stored) else None
         if answer is not None:
-            self._accepted.answered(asked)
+            self._accepted.answered(wanted)
         else:
             self._counters.misses.inc()
-            arrived, applied = await self._hold(request, {asked: self._accepted.newest(asked)})
-            answer = arrived.get(asked)
+            arrived, applied = await self._hold(request, {wanted: self._accepted.newest(wanted)})
+            answer = arrived.get(wanted)
         who: dict[str, Any] = {"deployment": self._name, "key": key}
         if answer is not None:
             outputs = view.outputs.ordered(answer.outputs)
             document = {**who, "version": answer.version, **_provenance(answer), "outputs": outputs}
             return json_response(document, 200, applied)
-        event = self._accepted.newest(asked)
+        event = self._accepted.newest(wanted)
         if event is not None:
             self._tell_refused({key: event}, 1, applied)
             return self._promised({key: event}, True, applied, "pending")
@@ -204,11 +204,11 @@ class StreamHandler:
         return self._view
 
     def _stored(
-        self, keys: Sequence[Asked], events: Sequence[PublishedEvent]
-    ) -> Awaitable[Mapping[Asked, LiveAnswer]]:
+        self, keys: Sequence[AnswerKey], events: Sequence[PublishedEvent]
+    ) -> Awaitable[Mapping[AnswerKey, LiveAnswer]]:
         """Look up keys and questions, and mark the events that are dead letters."""
 
-        def seen(lookup: LiveLookup | None) -> Mapping[Asked, LiveAnswer]:
+        def seen(lookup: LiveLookup | None) -> Mapping[AnswerKey, LiveAnswer]:
             answers = self._seen(lookup)
             if lookup is not None and lookup.refused:
                 for event in events:
@@ -218,7 +218,7 @@ class StreamHandler:
         places = [event.place for event in events if event.place is not None]
         return self._lookups.ask(self._name, keys, seen if places else self._seen, places)
 
-    def _seen(self, lookup: LiveLookup | None) -> Mapping[Asked, LiveAnswer]:
+    def _seen(self, lookup: LiveLookup | None) -> Mapping[AnswerKey, LiveAnswer]:
         if lookup is None:
             self._view = None
             raise HttpError(503, "no worker of this stream has started yet", RETRY)
@@ -230,18 +230,18 @@ class StreamHandler:
         return lookup.answers
 
     async def _found(
-        self, keys: Sequence[Key], asked: Mapping[Key, bytes], version: str | None
+        self, keys: Sequence[Key], questions: Mapping[Key, bytes], version: str | None
     ) -> dict[Key, LiveAnswer]:
-        """Return fresh predictions by key: for the questions ``asked``, or else for the keys."""
-        fresh = await self._fresh([asked.get(key, key) for key in keys], version)
-        return by_key(keys, asked, fresh)
+        """Return fresh predictions by key: for their questions, or else for the keys."""
+        fresh = await self._fresh([questions.get(key, key) for key in keys], version)
+        return by_key(keys, questions, fresh)
 
     async def _fresh(
         self,
-        keys: Sequence[Asked],
+        keys: Sequence[AnswerKey],
         version: str | None,
         events: Sequence[PublishedEvent] | None = None,
-    ) -> dict[Asked, LiveAnswer]:
+    ) -> dict[AnswerKey, LiveAnswer]:
         if events is None:
             events = self._accepted.unanswered(keys)
         stored = await self._stored(keys, events)
@@ -270,8 +270,11 @@ class StreamHandler:
     # ---- waiting and 202 responses
 
     async def _hold(
-        self, request: Request, asked: Mapping[Asked, PublishedEvent | None], patient: bool = False
-    ) -> tuple[dict[Asked, LiveAnswer], tuple[bytes, ...]]:
+        self,
+        request: Request,
+        wanted: Mapping[AnswerKey, PublishedEvent | None],
+        patient: bool = False,
+    ) -> tuple[dict[AnswerKey, LiveAnswer], tuple[bytes, ...]]:
         """Wait as long as the client prefers; return the predictions and the header to confirm it.
 
         The first refused event ends the wait, unless ``patient``.
@@ -279,7 +282,7 @@ class StreamHandler:
         seconds = preferred_wait(request)
         if seconds is None:
             return {}, ()
-        arrived = await self._watch.wait(asked, seconds, patient)
+        arrived = await self._watch.wait(wanted, seconds, patient)
         return arrived, (b"preference-applied: wait=%d" % seconds,)
 
     def _promised(

@@ -12,7 +12,7 @@ from itertools import chain
 
 from fourways_api.backoff import Backoff
 from fourways_http import HttpError, Request
-from fourways_runtime.io.store.streams.stream import Asked, LiveAnswer
+from fourways_runtime.io.store.streams.stream import AnswerKey, LiveAnswer
 
 from .accepted import PublishedEvent
 
@@ -23,34 +23,34 @@ MAX_KEYS = 10_000
 
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
 
-Look = Callable[[list[Asked], list[PublishedEvent]], Awaitable[Mapping[Asked, LiveAnswer]]]
+Look = Callable[[list[AnswerKey], list[PublishedEvent]], Awaitable[Mapping[AnswerKey, LiveAnswer]]]
 """Looks up predictions, and marks the events that became dead letters."""
 
 
 class _Waiter:
     """A request waiting for predictions. Unless patient, the first dead letter ends the wait."""
 
-    __slots__ = ("answers", "asked", "done", "left", "patient")
+    __slots__ = ("answers", "done", "left", "patient", "wanted")
 
     def __init__(
         self,
-        asked: Mapping[Asked, PublishedEvent | None],
+        wanted: Mapping[AnswerKey, PublishedEvent | None],
         patient: bool,
         done: asyncio.Future[None],
     ) -> None:
-        self.asked = asked
+        self.wanted = wanted
         self.patient = patient
         self.done = done
-        self.answers: dict[Asked, LiveAnswer] = {}
-        self.left = {each for each, event in asked.items() if not _is_refused(event)}
-        if not self.left or (len(self.left) < len(asked) and not patient):
+        self.answers: dict[AnswerKey, LiveAnswer] = {}
+        self.left = {each for each, event in wanted.items() if not _is_refused(event)}
+        if not self.left or (len(self.left) < len(wanted) and not patient):
             self.let_go()
 
-    def tell(self, asked: Asked, answer: LiveAnswer | None) -> None:
+    def tell(self, key: AnswerKey, answer: LiveAnswer | None) -> None:
         """Record an answer, or that there will be none."""
-        self.left.discard(asked)
+        self.left.discard(key)
         if answer is not None:
-            self.answers[asked] = answer
+            self.answers[key] = answer
         if not self.left or (answer is None and not self.patient):
             self.let_go()
 
@@ -66,22 +66,22 @@ class AnswerWatch:
     def __init__(self, look: Look, draining: Callable[[], bool]) -> None:
         self._look = look
         self._draining = draining
-        self._awaited: dict[Asked, list[_Waiter]] = {}
+        self._awaited: dict[AnswerKey, list[_Waiter]] = {}
         self._task: asyncio.Task[None] | None = None
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, growth=GROWTH)
 
     async def wait(
-        self, asked: Mapping[Asked, PublishedEvent | None], seconds: float, patient: bool
-    ) -> dict[Asked, LiveAnswer]:
+        self, wanted: Mapping[AnswerKey, PublishedEvent | None], seconds: float, patient: bool
+    ) -> dict[AnswerKey, LiveAnswer]:
         """Wait for all of these predictions, for at most ``seconds``; return those found.
 
         The wait ends early if the event of one is refused. If ``patient``, it continues for the
         others.
         """
-        if self._draining() or len(self._awaited) + len(asked) > MAX_KEYS:
+        if self._draining() or len(self._awaited) + len(wanted) > MAX_KEYS:
             return {}
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(asked, patient, loop.create_future())
+        waiter = _Waiter(wanted, patient, loop.create_future())
         if waiter.done.done():
             return {}
         for each in waiter.left:
@@ -92,7 +92,7 @@ class AnswerWatch:
         try:
             await asyncio.wait({waiter.done}, timeout=seconds)
         finally:
-            for each in asked:
+            for each in wanted:
                 self._leave(each, waiter)
         return waiter.answers
 
@@ -102,12 +102,12 @@ class AnswerWatch:
             self._task.cancel()
         self._let_go()
 
-    def _leave(self, asked: Asked, waiter: _Waiter) -> None:
-        waiting = self._awaited.get(asked)
+    def _leave(self, key: AnswerKey, waiter: _Waiter) -> None:
+        waiting = self._awaited.get(key)
         if waiting is not None and waiter in waiting:
             waiting.remove(waiter)
             if not waiting:
-                del self._awaited[asked]
+                del self._awaited[key]
 
     def _let_go(self) -> None:
         for waiter in chain.from_iterable(self._awaited.values()):
@@ -120,32 +120,32 @@ class AnswerWatch:
             if self._draining():
                 self._let_go()
                 return
-            asked = self._asked()
+            events = self._awaited_events()
             try:
-                found = await self._look(list(self._awaited), asked)
+                found = await self._look(list(self._awaited), events)
             except HttpError:
                 continue  # the store is down; each request's own time limit still ends its wait
             for each, answer in found.items():
                 for waiter in self._awaited.pop(each, ()):
                     waiter.tell(each, answer)
-            for event in asked:
+            for event in events:
                 if event.refused is not None:
                     self._refused(event)
 
-    def _asked(self) -> list[PublishedEvent]:
-        asked: dict[PublishedEvent, None] = {}
+    def _awaited_events(self) -> list[PublishedEvent]:
+        events: dict[PublishedEvent, None] = {}
         for each, waiting in self._awaited.items():
             for waiter in waiting:
-                event = waiter.asked[each]
+                event = waiter.wanted[each]
                 if event is not None:
-                    asked[event] = None
-        return list(asked)
+                    events[event] = None
+        return list(events)
 
     def _refused(self, event: PublishedEvent) -> None:
         """Notify the requests waiting for this event, but not those with another for its key."""
         for each in (event.question, event.key):
             for waiter in tuple(self._awaited.get(each, ())):
-                if waiter.asked[each] is event:
+                if waiter.wanted[each] is event:
                     self._leave(each, waiter)
                     waiter.tell(each, None)
 

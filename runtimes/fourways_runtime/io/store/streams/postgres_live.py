@@ -19,12 +19,12 @@ from fourways_api import Contract
 from fourways_runtime.io.postgres import copy_in as pgcopy
 from fourways_runtime.io.table_columns import TableColumn
 from fourways_runtime.scoring.columns import Key
-from fourways_runtime.scoring.keys import asked
+from fourways_runtime.scoring.keys import group_keys
 
 from .. import layout
 from ..owners import KEY
 from . import live
-from .stream import Asked, DeadLetterReason, EventPosition, LiveAnswer
+from .stream import AnswerKey, DeadLetterReason, EventPosition, LiveAnswer
 
 POSTGRES_KEY = KEY.replace("@", "fourways.").replace("?", "%s")
 STREAM = f"""SELECT revision, table_name, contract FROM fourways.streams
@@ -95,12 +95,14 @@ class LiveTarget:
 
     def meant(self, keys: Iterable[Key]) -> dict[Key, list[Key]]:
         """Group the given keys by their typed value."""
-        return asked(self.columns[0].kind, keys)
+        return group_keys(self.columns[0].kind, keys)
 
-    def answers(self, rows: list[tuple[Any, ...]], keys: Iterable[Key]) -> dict[Asked, LiveAnswer]:
+    def answers(
+        self, rows: list[tuple[Any, ...]], keys: Iterable[Key]
+    ) -> dict[AnswerKey, LiveAnswer]:
         """Return the predictions in the statement's rows, under the keys as given."""
         meant = self.meant(keys)
-        found: dict[Asked, LiveAnswer] = {}
+        found: dict[AnswerKey, LiveAnswer] = {}
         end = 4 + len(self.columns)
         for row in rows:
             _, computed_at, version, digest, key = row[:5]
@@ -113,7 +115,7 @@ class LiveTarget:
         return found
 
 
-def answers(rows: list[tuple[Any, ...]]) -> dict[Asked, LiveAnswer]:
+def answers(rows: list[tuple[Any, ...]]) -> dict[AnswerKey, LiveAnswer]:
     """Return the predictions in the rows of :data:`QUESTIONS`, by question."""
     return {
         bytes(question): LiveAnswer(

@@ -38,7 +38,7 @@ QUESTION_HEADER = "fourways-question"
 """Name of the header with the digest of the key and inputs that a gateway was asked with, in
 hexadecimal digits."""
 
-Asked = Key | bytes
+AnswerKey = Key | bytes
 """What is looked up: an entity key, for its newest prediction, or the digest of a question."""
 
 MODEL = "model: "
@@ -224,6 +224,6 @@ class LiveLookup:
     """The result of a lookup: the stream's contract, and a prediction per key or question found."""
 
     contract: Contract
-    answers: Mapping[Asked, LiveAnswer]
+    answers: Mapping[AnswerKey, LiveAnswer]
     refused: Mapping[EventPosition, DeadLetterReason] = field(default_factory=dict)
     """Those of the requested events that are dead letters of the stream's current source."""
