@@ -29,7 +29,7 @@ from fourways_runtime.io.store import open_database, open_run_store
 from fourways_runtime.logs import JsonFormatter
 from fourways_runtime.process import failure
 from fourways_runtime.scoring.columns import Reject
-from fourways_runtime.workloads.batch.limits import told_of
+from fourways_runtime.workloads.batch.limits import described
 from fourways_runtime.workloads.streaming.observed import StreamMetrics
 from tests.kit.batch_world import World
 from tests.kit.gateway_plane import Running, asking
@@ -121,7 +121,7 @@ def test_no_cell_and_no_key_of_a_table_leaves_the_rejects(
     ],
 )
 def test_a_reject_is_told_by_position_field_and_kind(reason: str, told: str) -> None:
-    assert told_of(Reject(7, CANARY, "age", reason)) == told
+    assert described(Reject(7, CANARY, "age", reason)) == told
 
 
 class Canaries(Memory):

@@ -14,7 +14,7 @@ from fourways_runtime.workloads.streaming import monitor
 from fourways_runtime.workloads.streaming.monitor import (
     PartitionProgress,
     StreamMonitor,
-    lag_told,
+    lag_message,
 )
 from fourways_runtime.workloads.streaming.observed import StreamMetrics
 from fourways_runtime.workloads.streaming.source_changes import EXPIRED_SECONDS, SourceChanges
@@ -111,7 +111,7 @@ def test_the_oldest_event_that_waits_for_too_long_is_told_while_nothing_moves() 
 
 
 def test_a_lag_is_told_in_words_that_change_seldom() -> None:
-    told = [lag_told(float(waited), "5m") for waited in range(301, 2400)]
+    told = [lag_message(float(waited), "5m") for waited in range(301, 2400)]
     assert [text.split(" (")[0].rpartition(" than ")[2] for text in dict.fromkeys(told)] == [
         "300 s",
         "600 s",
