@@ -145,7 +145,7 @@ async def test_each_request_has_a_size_and_requests_of_all_sizes_share_a_batch(
         document = await plane.client.get("/v2/models/churn/openapi.json")
     assert metadata["inputs"][0]["shape"] == [-1, -1]
     assert old.json() == {"predictions": [WANTED[3]]}
-    assert "series: is missing" in left_out.json()["error"]
+    assert "series: missing: the contract requires" in left_out.json()["error"]
     series = document.json()["components"]["schemas"]["Record"]["properties"]["series"]
     assert (series["minItems"], "maxItems" in series) == (1, False)
 
