@@ -107,9 +107,9 @@ def readiness(store_silent: float, comparison_late: float) -> Response:
 
     """
     if store_silent > STORE_SECONDS:
-        told = f"the prediction store has not answered for {store_silent:.0f} s"
+        reason = f"the prediction store has not answered for {store_silent:.0f} s"
     elif comparison_late > COMPARISON_SECONDS:
-        told = f"the comparison with labels has stood still for {comparison_late:.0f} s"
+        reason = f"the comparison with labels has stood still for {comparison_late:.0f} s"
     else:
         return _READY
-    raise HttpError(503, told, (b"retry-after: 1",))
+    raise HttpError(503, reason, (b"retry-after: 1",))
