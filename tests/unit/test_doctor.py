@@ -7,7 +7,8 @@ import json
 import locale
 import socket
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def older_crd() -> dict[str, Any]:
 
 
 def test_a_good_cluster_has_nothing_to_mend() -> None:
-    facts = replace(GOOD, storage_classes=[CLASS])
+    facts = replace(GOOD, storage_classes=[CLASS], ahead_seconds=-29.0)
     assert {finding.level for finding in look_at_cluster(facts, "shop")} == {"ok"}
 
 
@@ -79,6 +80,8 @@ def test_a_good_cluster_has_nothing_to_mend() -> None:
     [
         ({"version": "v1.27.3"}, "fault", "Kubernetes", "v1.27.3", "1.30"),
         ({"version": "unknown"}, "fault", "Kubernetes", "unknown", "1.30"),
+        ({"ahead_seconds": 95.2}, "fault", "clock", "is 95 s ahead of this machine's", "NTP"),
+        ({"ahead_seconds": -30.0}, "fault", "clock", "is 30 s behind this machine's", "NTP"),
         ({"crd": {}}, "fault", "custom resource", "no ModelDeployment", "helm install"),
         ({"crd": None}, "note", "custom resource", "may not read", "admin"),
         ({"crd": older_crd()}, "note", "custom resource", "another version", "upgrade"),
@@ -168,6 +171,29 @@ def test_what_may_not_be_read_is_not_taken_for_absent(status: int) -> None:
     assert len(secrets) == 1
     assert "PartialObjectMetadata" in secrets[0], "the values of a Secret are not asked for"
     list(look_at_cluster(facts, "shop"))
+
+
+class Dated:
+    """An API server whose answers have these headers."""
+
+    def __init__(self, **headers: str) -> None:
+        self.headers = headers
+
+    def request(self, method: str, path: str, **options: Any) -> Dated:
+        return self
+
+
+@pytest.mark.parametrize("seconds", [0, 3600, -3600])
+def test_the_clock_is_that_of_the_answers_date(seconds: int) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds))
+    ahead = ApiReader(Dated(Date=date), Refused, OSError).ahead_seconds()
+    assert ahead == pytest.approx(seconds, abs=2)
+    assert seconds or ahead == 0, "what the date leaves open is no difference"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Date": "yesterday"}])
+def test_an_answer_without_a_date_says_nothing_of_the_clock(headers: dict[str, str]) -> None:
+    assert ApiReader(Dated(**headers), Refused, OSError).ahead_seconds() is None
 
 
 def test_a_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
