@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from time import perf_counter
-from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -20,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from fourways_http import HttpRoute, Request, Response
 
-LATENCY_BUCKETS: Final = (
+LATENCY_BUCKETS = (
     0.000_1,
     0.000_25,
     0.000_5,

@@ -26,7 +26,12 @@ from tools.cluster.detect import Kind, detect, given_kubeconfig
 from tools.cluster.errors import ClusterError
 from tools.cluster.shell import step
 
-_OWN = {"keda": gobuild.KEDA, "flux": gobuild.FLUX, "cnpg": gobuild.CNPG}
+_OWN = {
+    "keda": gobuild.KEDA,
+    "flux": gobuild.FLUX,
+    "cnpg": gobuild.CNPG,
+    "helm4": gobuild.HELM4,
+}
 """What --with builds from a module of its own."""
 
 _INSTALLERS = {"kserve": kserve, "kuberay": kuberay, "keda": keda, "flux": flux, "cnpg": cnpg}

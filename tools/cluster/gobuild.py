@@ -1,7 +1,7 @@
 """The Go programs of the local cluster, built from the module in `go/` and cached by content.
 
-KEDA, Flux and CloudNativePG are built from their own modules instead, whose versions of Kubernetes'
-libraries differ.
+KEDA, Flux, CloudNativePG and Helm 4 are built from their own modules instead, whose versions of
+Kubernetes' libraries differ.
 
 One module for all others, so that they share compiled packages: a cold build of the default set
 takes about seven minutes on two cores, a warm one nothing. The cache key is what the build reads
@@ -12,6 +12,7 @@ whole, so an interrupted build leaves nothing half-made.
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from tools.cluster.config import (
     FLUX_API_SUMS,
     FLUX_SUM,
     FLUX_VERSION,
+    HELM4_SUM,
+    HELM4_VERSION,
     HELM_VERSION,
     KEDA_SUM,
     KEDA_VERSION,
@@ -107,6 +110,9 @@ CNPG = OwnModule(
 )
 """Built only when asked for: CloudNativePG's operator, which is also what runs its instances."""
 
+HELM4 = OwnModule("helm.sh/helm/v4", HELM4_VERSION, HELM4_SUM, {"helm": "./cmd/helm"})
+"""Built only when asked for: a test compares what it renders with what Helm 3 renders."""
+
 
 @dataclass(frozen=True)
 class Binaries:
@@ -161,7 +167,7 @@ def build_own(module: OwnModule) -> Binaries:
     """Build a module's programs if they are missing, and say where they are."""
     version = run([go_program(), "env", "GOVERSION"])
     told = " ".join((module.version, module.sum, *_OWN_FLAGS, version))
-    label = module.path.removesuffix("/v2").rpartition("/")[2]
+    label = re.sub(r"/v\d+$", "", module.path).rpartition("/")[2]
     digest = hashlib.sha256(told.encode()).hexdigest()[:16]
     directory = cache_root() / "bin" / f"{label}-{digest}"
     with lock(cache_root() / "locks" / f"go-build-{label}"):
