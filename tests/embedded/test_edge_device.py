@@ -27,6 +27,7 @@ from fourways_agent.update import update
 from fourways_cli.embedded.ports import free_port
 from fourways_runtime.grpc_v2.messages import SERVICE, message
 from fourways_runtime.scoring.single import RecordRefused
+from tests.kit import foreign_clients
 from tests.kit.edge_plane import ROOMY, key_pair, public_half
 from tests.kit.edge_rig import (
     RECORD,
@@ -316,6 +317,23 @@ def test_the_agent_answers_over_grpc_what_it_answers_over_http(
         request.raw_input_contents[0] = np.array([30, 500, 1], "<i4").tobytes()
         with pytest.raises(grpc.RpcError, match="500"):
             call(request, timeout=30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_foreign_clients_are_answered_by_the_agent(
+    tmp_path: Path, publisher: Publisher, gateway: Gateway
+) -> None:
+    publisher.publish(3)
+    store, settings = device(tmp_path, gateway)
+    port = free_port()
+    with running(store, settings, "1s", "--grpc-port", str(port)) as (url, process):
+        until(process, "serving")
+        http = url.removeprefix("http://")
+        for client in foreign_clients.CLIENTS:
+            question = ("churn", TENSORS)
+            (row,) = foreign_clients.answers_of(client, http, f"127.0.0.1:{port}", [question])
+            assert row == {"score": 90.0}, client
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
 

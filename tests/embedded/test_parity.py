@@ -1,8 +1,5 @@
 """One model through all four modes under `fourways up`: the golden vectors come out equal."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import yaml
 
 from fourways import Client, Prediction
 from fourways_cli.embedded.ports import free_port
-from tests.kit import parity
+from tests.kit import foreign_clients, parity
 from tests.kit.hosts import Up, await_settled, patiently
 from tools.demo.device import Device
 from tools.demo.questions import ARTIFACTS, CLAIM
@@ -83,35 +80,17 @@ def test_streaming(client: httpx.Client) -> None:
     assert parity.disagreements(answers) == []
 
 
-# In a process of its own: its messages and those of KServe's client have the same names.
-_CALLS = """
-import json, sys
-import numpy as np
-import tritonclient.grpc as triton
-
-name, inputs = json.load(sys.stdin)
-tensors = []
-for one in inputs:
-    tensors.append(triton.InferInput(one["name"], one["shape"], one["datatype"]))
-    kind = {"FP32": np.float32, "INT32": np.int32}.get(one["datatype"], object)
-    tensors[-1].set_data_from_numpy(np.array(one["data"], kind))
-with triton.InferenceServerClient(sys.argv[1]) as client:
-    assert client.is_server_ready() and client.is_model_ready(name)
-    assert client.get_model_metadata(name).name == name
-    assert name in {model.name for model in client.get_model_repository_index().models}
-    answer = client.infer(name, tensors)
-    outputs = [output.name for output in answer.get_response().outputs]
-found = {output: answer.as_numpy(output).tolist()[0] for output in outputs}
-print(json.dumps({k: v.decode() if isinstance(v, bytes) else v for k, v in found.items()}))
-"""
+def question_of(mode: str) -> foreign_clients.Question:
+    """The first golden vector, as a mode is asked for it."""
+    key = "golden-00"
+    inputs = parity.question(key, parity.vectors()[key]["inputs"])["inputs"]
+    return f"parity-{mode}", inputs[:1] if mode == "batch" else inputs
 
 
 @pytest.mark.parametrize("mode", ["batch", "realtime", "streaming"])
-def test_version_1_and_grpc_answer_as_version_2(client: httpx.Client, mode: str) -> None:
+def test_version_1_answers_as_version_2(client: httpx.Client, mode: str) -> None:
     """After the streaming test above, which has its answers stored."""
-    name, key = f"parity-{mode}", "golden-00"
-    inputs = parity.question(key, parity.vectors()[key]["inputs"])["inputs"]
-    inputs = inputs[:1] if mode == "batch" else inputs
+    name, inputs = question_of(mode)
     expected = parity.row(
         asked(client, "POST", f"/v2/models/{name}/infer", json={"inputs": inputs}).json()
     )
@@ -119,17 +98,26 @@ def test_version_1_and_grpc_answer_as_version_2(client: httpx.Client, mode: str)
     answer = asked(client, "POST", f"/v1/models/{name}:predict", json={"instances": [instance]})
     (prediction,) = answer.json()["predictions"]
     assert prediction == (expected if len(expected) > 1 else next(iter(expected.values())))
-    done = subprocess.run(
-        [sys.executable, "-c", _CALLS, f"127.0.0.1:{GRPC_PORT}"],
-        input=json.dumps([name, inputs]),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    called = json.loads(done.stdout)
-    assert called.keys() == expected.keys()
-    for output, value in expected.items():
-        assert called[output] == (value if isinstance(value, str) else np.float32(value))
+
+
+@pytest.mark.parametrize("foreign", foreign_clients.CLIENTS)
+def test_foreign_clients_are_answered_in_every_mode(
+    up: Up, client: httpx.Client, foreign: str
+) -> None:
+    """After the streaming test above, which has its answers stored."""
+    questions, expected = [], []
+    for mode in ("batch", "realtime", "streaming"):
+        name, inputs = question_of(mode)
+        questions.append((name, inputs))
+        answer = asked(client, "POST", f"/v2/models/{name}/infer", json={"inputs": inputs})
+        expected.append(parity.row(answer.json()))
+    http = up.url.removeprefix("http://")
+    rows = foreign_clients.answers_of(foreign, http, f"127.0.0.1:{GRPC_PORT}", questions)
+    for (name, _), row, wanted in zip(questions, rows, expected, strict=True):
+        assert row.keys() == wanted.keys(), name
+        for output, value in wanted.items():
+            found = row[output] if isinstance(value, str) else np.float32(row[output])
+            assert found == (value if isinstance(value, str) else np.float32(value)), name
 
 
 def test_the_python_client_in_every_mode(up: Up) -> None:
