@@ -1,5 +1,6 @@
 """Builds the images and pushes them to a registry, with Docker, Podman or Buildah.
 
+The builds use this machine's package index: the settings of pip and uv are secrets of the build.
 Prints the ``helm install`` that uses them. The tag is by default the chart's version, which the
 chart uses where its values name none.
 """
@@ -11,7 +12,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tools.cluster import hostconfig
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = "runtimes/images/Dockerfile"
@@ -32,11 +37,17 @@ def version() -> str:
     return found[1]
 
 
-def commands(program: str, registry: str, tag: str, targets: list[str]) -> list[list[str]]:
-    """Return the commands that build the images, and push them once all are built."""
+def commands(
+    program: str, registry: str, tag: str, targets: list[str], secrets: Mapping[str, Path]
+) -> list[list[str]]:
+    """Return the commands that build the images, and push them once all are built.
+
+    ``secrets`` are files by the names that the Dockerfile mounts them by.
+    """
     names = {target: f"{registry}/fourways-{target}:{tag}" for target in targets}
+    given = [word for key, file in secrets.items() for word in ("--secret", f"id={key},src={file}")]
     builds = [
-        [program, "build", "--target", target, "--file", DOCKERFILE, "--tag", name, "."]
+        [program, "build", "--target", target, "--file", DOCKERFILE, *given, "--tag", name, "."]
         for target, name in names.items()
     ]
     return [*builds, *([program, "push", name] for name in names.values())]
@@ -65,10 +76,12 @@ def main() -> int:
         print(f"one of {', '.join(PROGRAMS)} has to be installed", file=sys.stderr)
         return 1
     tag = options.tag or version()
-    for command in commands(program, options.registry, tag, options.targets):
-        print(" ".join(command), file=sys.stderr)
-        if subprocess.run(command, cwd=ROOT).returncode:
-            return 1
+    with TemporaryDirectory(prefix="fourways-images-") as folder:
+        secrets = hostconfig.secrets(Path(folder))
+        for command in commands(program, options.registry, tag, options.targets, secrets):
+            print(" ".join(command), file=sys.stderr)
+            if subprocess.run(command, cwd=ROOT).returncode:
+                return 1
     print(helm_install(options.registry, tag, options.targets))
     return 0
 

@@ -13,9 +13,12 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tools import used_rights
+from tools.cluster.config import this_checkout
 from tools.demo.cluster import NAMESPACE as DEMO
 from tools.installation import IMAGES, ROOT, Cluster, build_images, cluster_up
 
@@ -97,13 +100,24 @@ def _cluster_suite(left_out: list[str], marked: str) -> list[str]:
         images = {f"FOURWAYS_{k.upper()}_IMAGE": v for k, v in cluster.images.items()}
         environment = {"FOURWAYS_KUBECONFIG": str(cluster.kubeconfig), **images}
         # The first test that needs KServe installs it, after the tests without it have run.
+        begun = datetime.now(UTC)
         faults = _pytest("cluster", "cluster", "-m", marked, environment=environment)
+        if "kind: local" in status:
+            faults += _differences_of_rights(begun, whole=marked == "not long" and not faults)
+        else:
+            left_out.append("the operator's rights (the cluster's audit log is not here)")
         if not cluster.install_kserve():
             left_out.append("the modes on the cluster (it has no KServe)")
         return faults
     finally:
         if not was_up:
             _tool("down")
+
+
+def _differences_of_rights(begun: datetime, *, whole: bool) -> list[str]:
+    since = begun.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    asked = used_rights.used(used_rights.read(this_checkout().log_dir, since))
+    return used_rights.faults(used_rights.granted(), asked, whole=whole)
 
 
 def _timed(what: str, started: float) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
+from typing import Final
 
 from .message import Request, Response
 
-MIN_BYTES = 32 * 1024
+MIN_BYTES: Final = 32 * 1024
 """Smaller responses are sent as they are: they fit into a few packets anyway."""
 
 _LEVEL = 1

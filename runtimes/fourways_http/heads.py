@@ -7,15 +7,17 @@ parsing is most of the cost of an HTTP request here. Everything else goes to the
 
 from __future__ import annotations
 
+from typing import Final
+
 from .message import HeadMemo, Request
 
-_MOST = 1024
+_MOST: Final = 1024
 """Maximum cached heads: one client may send a few dozen, depending on its body lengths."""
 
-_MAX_BYTES = 1024
+_MAX_BYTES: Final = 1024
 """Longer heads are not cached."""
 
-_END = b"\r\n\r\n"
+_END: Final = b"\r\n\r\n"
 _NOT_PLAIN = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer"})
 
 

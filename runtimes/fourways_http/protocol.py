@@ -20,24 +20,24 @@ from collections import deque
 from inspect import iscoroutine
 from math import inf
 from time import perf_counter
-from typing import cast
+from typing import Final, cast
 
 from .compression import MIN_BYTES, compressed, compressible
 from .intake import BEGUN, Arrival, Intake
-from .message import Answer, HttpError, Request, Response, SizedResponse, head_of
+from .message import Answer, HttpError, Request, Response, SizedResponse, head_of, message_of
 from .promise import Promise
 from .state import ServerState
 
-_SLICE = 32 * 1024
+_SLICE: Final = 32 * 1024
 """The parser cannot pause, so it is fed in slices: this bounds what one read can start."""
 
-_JOIN = 16 * 1024
+_JOIN: Final = 16 * 1024
 """A body up to this size is copied behind its head; a larger one is written separately."""
 
-_PIECE = 64 * 1024
+_PIECE: Final = 64 * 1024
 """A streamed body is written in pieces of this size, whenever there is room for one."""
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Slot:
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
             self._stash.append(data)
         elif len(data) <= _SLICE:
             known = state.heads.find(data) if not self._intake.phase else None
-            if known is None or state.buffered + len(data) > state.limits.buffered_bytes:
+            if known is None or state.buffered + len(data) > state.buffered_bytes:
                 self._feed(data)
             else:
                 head, body = known
@@ -220,7 +220,7 @@ class Connection(asyncio.Protocol):
                 held = len(body)
                 state.buffered += held
                 self._take(request, True, head.plain, held)
-            if len(self._slots) >= state.limits.pipeline:
+            if len(self._slots) >= state.pipeline:
                 self._transport.pause_reading()
         else:
             self._feed_slices(data)
@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
     # ---- feeding the parser
 
     def _full(self) -> bool:
-        return len(self._slots) >= self.state.limits.pipeline or self._write_deadline != inf
+        return len(self._slots) >= self.state.pipeline or self._write_deadline != inf
 
     def _feed_slices(self, data: bytes) -> None:
         view = memoryview(data)
@@ -347,17 +347,18 @@ class Connection(asyncio.Protocol):
         self._deadline = server.idle_deadline
         if not self._transport.is_closing():
             tail = server.tail if request.echo is None else request.echo + server.tail
-            self._transport.write(head_of(response, tail) + response.body)
+            self._transport.write(message_of(response, tail))
         return True
 
     def _put(self, request: Request, response: Response, tail: bytes) -> None:
-        head = head_of(response, tail if request.echo is None else request.echo + tail)
+        if request.echo is not None:
+            tail = request.echo + tail
         if request.method == b"HEAD":
-            self._out.append(head)
+            self._out.append(head_of(response, tail))
         elif len(response.body) <= _JOIN:
-            self._out.append(head + response.body)
+            self._out.append(message_of(response, tail))
         else:
-            self._out += (head, response.body)
+            self._out += (head_of(response, tail), response.body)
 
     def _flush_slots(self) -> None:
         slots, server = self._slots, self.state

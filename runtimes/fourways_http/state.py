@@ -59,6 +59,7 @@ class ServerState:
         "app",
         "body_deadline",
         "buffered",
+        "buffered_bytes",
         "closing_tail",
         "connections",
         "draining",
@@ -73,6 +74,7 @@ class ServerState:
         "now",
         "observe",
         "on_empty",
+        "pipeline",
         "tail",
     )
 
@@ -81,6 +83,9 @@ class ServerState:
     ) -> None:
         self.app = app
         self.limits = limits
+        # What every request is compared with: Limits is not compiled, so reading it costs more.
+        self.buffered_bytes = limits.buffered_bytes
+        self.pipeline = limits.pipeline
         self.observe = observe
         self.max_connections = max_connections
         self.loop: asyncio.AbstractEventLoop | None = None

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from time import perf_counter
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -19,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from fourways_http import HttpRoute, Request, Response
 
-LATENCY_BUCKETS = (
+LATENCY_BUCKETS: Final = (
     0.000_1,
     0.000_25,
     0.000_5,

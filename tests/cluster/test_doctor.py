@@ -15,6 +15,7 @@ def test_it_sees_the_installation(planted: Plant) -> None:
     said = json.loads(planted.fourways("doctor", "-o", "json"))
     found = {each["about"]: each for each in said}
     assert found["Kubernetes"]["level"] == "ok"
+    assert found["clock"]["level"] == "ok"
     assert found["custom resource"]["says"].endswith("of this version")
     assert found["operator"]["level"] == "ok"
     # A gateway may have come with the test before, and be starting: that is a note.

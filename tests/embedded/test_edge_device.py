@@ -137,7 +137,7 @@ def test_a_device_in_this_process_follows_updates(
     assert store.read().confirmed, "it has answered"
     assert (ours.version, ours.predict(RECORD)) == ("v1", {"score": 30.0})
     assert ours.predict(RECORD | {"id": "c-1"}) == {"score": 30.0}
-    with pytest.raises(RecordRefused, match="rate: is missing"):
+    with pytest.raises(RecordRefused, match="rate: missing: the contract"):
         ours.predict({"age": 1, "spend": 1})
     with pytest.raises(RecordRefused, match="colour: is not an input"):
         ours.predict(RECORD | {"colour": 1})
@@ -371,7 +371,7 @@ def test_missing_inputs_come_from_the_gateway_and_offline_from_what_it_last_said
     ours = Device(store.folder)
     assert ours.predict({"id": "c 1/x", "age": 30}) == {"score": 20330.0}
     assert ours.predict({"id": "c 1/x", "age": 30, "spend": 4}) == {"score": 20430.0}
-    with pytest.raises(RecordRefused, match="spend: is missing"):
+    with pytest.raises(RecordRefused, match="spend: missing: the contract"):
         ours.predict({"id": "nobody", "age": 30})
     for record in ([["id", "age"]], None, "id"):
         with pytest.raises(RecordRefused, match="record: must be a mapping"):

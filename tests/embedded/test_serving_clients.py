@@ -235,7 +235,7 @@ async def test_kserve(numbers: str, texts: str, binary: bool) -> None:
         word = InferInput("word", [1], "BYTES")
         word.set_data_from_numpy(np.array(["nothing"], object), binary_data=binary)
         request = InferRequest("churn", [word])
-        with pytest.raises(httpx.HTTPStatusError, match="flag: is missing"):
+        with pytest.raises(httpx.HTTPStatusError, match="flag: missing: the contract"):
             await client.infer(f"http://{texts}", request, model_name="churn")
     finally:
         await client.close()

@@ -2,135 +2,41 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import locale
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from fourways_api.crd import custom_resource_definition
 from fourways_api.installing import install_command
-from fourways_cli.diagnosis import cluster, machine
-from fourways_cli.diagnosis.cluster import ClusterFacts, look_at_cluster
+from fourways_cli.diagnosis import machine
+from fourways_cli.diagnosis.cluster import look_at_cluster
 from fourways_cli.diagnosis.reading import ApiReader, read_facts
 from fourways_cli.main import app
-
-AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-CRD = custom_resource_definition()
+from tests.kit.faults import CLASS, CLUSTERS, GOOD, one_crd
 
 
 @pytest.fixture(autouse=True)
-def _one_crd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Making it takes longer than all that is tested here."""
-    monkeypatch.setattr(cluster, "custom_resource_definition", lambda: CRD)
-
-
-def pod(ready: bool = True, made: str = "2026-03-01T11:00:00Z") -> dict[str, Any]:
-    return {
-        "metadata": {"name": "p", "namespace": "system", "creationTimestamp": made},
-        "spec": {"containers": [{"image": "fourways-operator:1"}]},
-        "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
-    }
-
-
-def deployment(**conditions: str) -> dict[str, Any]:
-    told = [
-        {"type": kind, "status": status, "reason": "Why", "message": f"{kind} says"}
-        for kind, status in conditions.items()
-    ]
-    return {"metadata": {"name": "churn"}, "status": {"conditions": told}}
-
-
-GOOD = ClusterFacts(
-    version="v1.33.1",
-    groups=frozenset({"serving.kserve.io", "metrics.k8s.io", "keda.sh"}),
-    crd=CRD,
-    operators=[pod()],
-    gateways=[pod()],
-    read_at=AT,
-    store_secret=True,
-    may_create=True,
-    storage_classes=[],
-    deployments=[deployment(Ready="True", Degraded="False")],
-)
-CLASS = {"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}
-
-
-def older_crd() -> dict[str, Any]:
-    document = copy.deepcopy(CRD)
-    (version, *_) = document["spec"]["versions"]
-    del version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["edge"]
-    return document
+def _one_crd() -> Iterator[None]:
+    with one_crd():
+        yield
 
 
 def test_a_good_cluster_has_nothing_to_mend() -> None:
-    facts = replace(GOOD, storage_classes=[CLASS])
+    facts = replace(GOOD, storage_classes=[CLASS], ahead_seconds=-29.0)
     assert {finding.level for finding in look_at_cluster(facts, "shop")} == {"ok"}
 
 
 @pytest.mark.parametrize(
     ("changes", "level", "about", "says", "fix"),
-    [
-        ({"version": "v1.27.3"}, "fault", "Kubernetes", "v1.27.3", "1.30"),
-        ({"version": "unknown"}, "fault", "Kubernetes", "unknown", "1.30"),
-        ({"crd": {}}, "fault", "custom resource", "no ModelDeployment", "helm install"),
-        ({"crd": None}, "note", "custom resource", "may not read", "admin"),
-        ({"crd": older_crd()}, "note", "custom resource", "another version", "upgrade"),
-        ({"operators": []}, "fault", "operator", "no pod", "helm install"),
-        ({"operators": [pod(ready=False)]}, "fault", "operator", "not ready", "-n system logs p"),
-        ({"operators": None}, "note", "operator", "may not read", "admin"),
-        ({"groups": frozenset()}, "note", "KServe", "not installed", "install KServe 0.20"),
-        ({"groups": frozenset()}, "note", "metrics-server", "scales by CPU", "metrics-server"),
-        ({"groups": frozenset()}, "note", "KEDA", "targetConcurrency", "KEDA"),
-        ({"storage_classes": [{"metadata": {}}]}, "note", "storage", "default", "class"),
-        ({"may_create": False}, "fault", "namespace shop", "may not create", "role"),
-        ({"store_secret": False}, "fault", "namespace shop", "fourways-store", "store init"),
-        ({"store_secret": None}, "note", "namespace shop", "may not read", "owner"),
-        ({"gateways": []}, "fault", "namespace shop", "no gateway", "log"),
-        ({"gateways": [pod(ready=False)]}, "fault", "namespace shop", "gateway", "-n shop"),
-        (
-            {"gateways": [pod(ready=False, made="2026-03-01T11:59:30Z")]},
-            "note",
-            "namespace shop",
-            "starting",
-            "again",
-        ),
-        (
-            {
-                "quotas": [
-                    {
-                        "metadata": {"name": "q"},
-                        "status": {"hard": {"cpu": "4"}, "used": {"cpu": "4"}},
-                    }
-                ]
-            },
-            "note",
-            "namespace shop",
-            "quota q is used up: cpu 4",
-            "raise it",
-        ),
-        (
-            {"deployments": [deployment(Ready="True", Degraded="True")]},
-            "fault",
-            "deployment churn",
-            "Why: Degraded says",
-            "status churn",
-        ),
-        (
-            {"deployments": [deployment(Ready="False", Degraded="False")]},
-            "note",
-            "deployment churn",
-            "Ready says",
-            "status churn",
-        ),
-        ({"deployments": [{"metadata": {"name": "x"}}]}, "note", "deployment x", "no status", "x"),
-    ],
+    CLUSTERS,
 )
 def test_each_fault_of_a_cluster_is_named_with_its_fix(
     changes: dict[str, Any], level: str, about: str, says: str, fix: str
@@ -168,6 +74,29 @@ def test_what_may_not_be_read_is_not_taken_for_absent(status: int) -> None:
     assert len(secrets) == 1
     assert "PartialObjectMetadata" in secrets[0], "the values of a Secret are not asked for"
     list(look_at_cluster(facts, "shop"))
+
+
+class Dated:
+    """An API server whose answers have these headers."""
+
+    def __init__(self, **headers: str) -> None:
+        self.headers = headers
+
+    def request(self, method: str, path: str, **options: Any) -> Dated:
+        return self
+
+
+@pytest.mark.parametrize("seconds", [0, 3600, -3600])
+def test_the_clock_is_that_of_the_answers_date(seconds: int) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds))
+    ahead = ApiReader(Dated(Date=date), Refused, OSError).ahead_seconds()
+    assert ahead == pytest.approx(seconds, abs=2)
+    assert seconds or ahead == 0, "what the date leaves open is no difference"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Date": "yesterday"}])
+def test_an_answer_without_a_date_says_nothing_of_the_clock(headers: dict[str, str]) -> None:
+    assert ApiReader(Dated(**headers), Refused, OSError).ahead_seconds() is None
 
 
 def test_a_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from fourways_runtime.workloads.gateway import batch
 from fourways_runtime.workloads.gateway.circuit_breaker import PROBE_SECONDS
 from tests.kit.gateway_plane import CHURN, Running, asking, raw_answer, raw_infer, run, running
 from tests.kit.waiting import until_async
@@ -55,10 +57,17 @@ async def test_questions_gather_while_the_store_is_busy(plane: Running) -> None:
     assert [len(keys) for _, keys in plane.store.asked] == [1, 1, 1, 1, 8]
 
 
-async def test_unknown_names_do_not_reach_the_store_again_and_again(plane: Running) -> None:
+async def test_unknown_names_do_not_reach_the_store_again_and_again(
+    plane: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(batch, "monotonic", lambda: now)
     for _ in range(20):
         assert (await plane.infer("nothing", asking("c1")))[0] == 404
     assert len(plane.store.asked) == 1
+    now += batch.UNKNOWN_SECONDS
+    assert (await plane.infer("nothing", asking("c1")))[0] == 404
+    assert len(plane.store.asked) == 2, "it may have been published meanwhile"
 
 
 async def test_store_down_is_503_at_once_and_it_comes_back(plane: Running) -> None:

@@ -232,3 +232,19 @@ async def test_a_taken_port_is_named() -> None:
         await second.start("127.0.0.1", port)
     await first.stop()
     await second.stop()
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "RepositoryIndex"])
+@pytest.mark.parametrize("sent", [b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
+async def test_bytes_that_are_no_message_are_an_invalid_argument(
+    plane: Serving, method: str, sent: bytes
+) -> None:
+    listening = GrpcListener(plane.server.answer)
+    port = await listening.start("127.0.0.1", 0)
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(aio.AioRpcError) as refused:
+            await channel.unary_unary(f"/{SERVICE}/{method}")(sent, timeout=10)
+    await listening.stop()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    told = f"message: is no {method}Request of {SERVICE}: its bytes are damaged"
+    assert refused.value.details() == told

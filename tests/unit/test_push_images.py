@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 
 from tests.kit.yaml_files import load_yaml
 from tools import push_images
-from tools.push_images import ROOT, helm_install, main, version
+from tools.cluster import hostconfig
+from tools.push_images import DOCKERFILE, ROOT, helm_install, main, version
 
 REGISTRY = "registry.example:5000/team"
 
@@ -20,10 +23,16 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "docker"
     program.write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n'
+        'for word; do case "$word" in id=*) cat "${word#*src=}";; esac; done'
+        f" >> {tmp_path}/given\n"
         f'if [ -e {tmp_path}/fails ] && [ "$1" = "$(cat {tmp_path}/fails)" ]; then exit 3; fi\n'
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(hostconfig, "_PIP_FILES", (str(tmp_path / "pip.conf"),))
+    own = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_")
+    for name in [name for name in os.environ if name.startswith(own)]:
+        monkeypatch.delenv(name)
     return tmp_path
 
 
@@ -42,6 +51,43 @@ def test_all_images_are_built_before_one_is_pushed(
     assert (
         capsys.readouterr().out == helm_install(REGISTRY, version(), ["operator", "runtime"]) + "\n"
     )
+
+
+def test_without_settings_of_an_index_a_build_has_no_secrets(
+    docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(monkeypatch, REGISTRY) == 0
+    assert "--secret" not in (docker / "asked").read_text()
+
+
+@pytest.mark.parametrize("variable", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", ""])
+def test_a_build_uses_the_package_index_of_this_machine(
+    docker: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    index = "https://me:word@index.example/simple"  # pragma: allowlist secret
+    if variable:
+        monkeypatch.setenv(variable, index)
+    else:
+        (docker / "pip.conf").write_text(f"[global]\nindex-url = {index}\n")
+    assert run(monkeypatch, REGISTRY) == 0
+    built = [line for line in (docker / "asked").read_text().splitlines() if "build" in line]
+    named = [re.findall(r"--secret id=(\w+),src=", line) for line in built]
+    assert all({"pip", "uv"} <= set(names) for names in named)
+    mounted = re.findall(r"--mount=type=secret,id=(\w+),", (ROOT / DOCKERFILE).read_text())
+    assert set(named[0]) <= set(mounted)
+    assert f'index-url = "{index}"' in (docker / "given").read_text()
+    assert "word@" not in (docker / "asked").read_text(), "an argument is in an image's history"
+
+
+def test_every_step_that_installs_packages_has_the_mirror() -> None:
+    steps = re.split(r"^(?=[A-Z]+ )", (ROOT / DOCKERFILE).read_text(), flags=re.MULTILINE)
+    asking = [
+        s for s in steps if s.startswith("RUN ") and "pip install" in s and "no-deps" not in s
+    ]
+    assert len(asking) == 6
+    for step in asking:
+        assert re.search(r"type=secret,id=(pip|uv),", step), step
+        assert "id=authorities," in step
 
 
 @pytest.mark.parametrize(("fails", "left"), [("build", ["build"]), ("push", ["push"])])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +16,12 @@ from fourways_runtime.process import failure
 from fourways_runtime.scoring.columns import Reject
 from fourways_runtime.scoring.model.sniff import fault_of, refuse_other_format
 from fourways_runtime.workloads.batch.limits import cure_of
-
-
-def archive() -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as made:
-        made.writestr("data.pkl", "x")
-    return file.getvalue()
+from tests.kit.faults import FILES, archive
 
 
 @pytest.mark.parametrize(
     ("first", "wanted", "words"),
-    [
-        (b"\x80\x04\x95\x10\0\0\0", "onnx", ("pickle", "not onnx", "skl2onnx", "skops")),
-        (b"\x80\x02}q\0.", "xgboost", ("pickle", "none is ever loaded")),
-        (b"\x80\x05\x95", "lightgbm", ("pickle",)),
-        (b"\x80\x03\x95", "skops", ("pickle",)),
-        (archive(), "onnx", ("zip archive", "PyTorch", "ONNX")),
-        (b"\x89HDF\r\n\x1a\n\0", "onnx", ("Keras", "tf2onnx")),
-        (b"\x1f\x8b\x08\0", "onnx", ("gzip", "unpack")),
-        (b"version https://git-lfs.github.com/spec/v1\n", "onnx", ("git lfs pull",)),
-        (b"\n<!DOCTYPE html><html>", "xgboost", ("web page", "check the URI")),
-        (b"\x1c\0\0\0TFL3", "onnx", ("TensorFlow Lite", "spec.model.format to litert")),
-        (b"tree\nversion=v4\n", "onnx", ("format to lightgbm",)),
-        (b'{"learner":{"attributes"', "onnx", ("format to xgboost",)),
-    ],
+    FILES,
 )
 def test_another_kind_of_file_is_named_with_the_fix(
     first: bytes, wanted: Any, words: tuple[str, ...], tmp_path: Path

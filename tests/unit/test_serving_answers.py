@@ -24,12 +24,16 @@ from tests.kit.waiting import until_async
 from tools.kit.models import FLOAT, LINEAR, linear, onnx_bytes
 
 AGES, SPENDS, RATES = [33, 0, 120], [0.1, -2.5, 3e10], [1.5, -10.0, 10.0]
+PATIENT_SECONDS = 20.0
+PATIENT = {"timeoutSeconds": PATIENT_SECONDS}
+"""The time limit of a server whose model is held while requests gather, on a busy machine too."""
+
 RECORDS = np.array([AGES, SPENDS, RATES], np.float32).T.copy()
 
 
 @pytest.fixture
 async def plane(tmp_path: Path) -> AsyncIterator[Serving]:
-    async with serving(configure(tmp_path, linear(), LINEAR)) as plane:
+    async with serving(configure(tmp_path, linear(), LINEAR, **PATIENT)) as plane:
         yield plane
 
 
@@ -154,7 +158,7 @@ async def test_every_type_mixed_in_json_and_binary(tmp_path: Path) -> None:
             {"name": "flag_out", "parameters": {"binary_data": True}},
         ],
     }
-    async with serving(configure(tmp_path, mixed(), MIXED)) as plane:
+    async with serving(configure(tmp_path, mixed(), MIXED, **PATIENT)) as plane:
         body, headers = packed(header, words, flags, big)
         path = "/v2/models/churn/infer"
         said, rest = unpacked(await plane.client.post(path, content=body, headers=headers))
@@ -203,7 +207,7 @@ class Gate:
 
         def gated(inferences: Any) -> Any:
             self.entered.set()
-            assert self.open.wait(5)
+            assert self.open.wait(PATIENT_SECONDS)
             return score(inferences)
 
         plane.batcher._scorer.score = gated  # type: ignore[method-assign]
@@ -217,10 +221,10 @@ async def waiting(plane: Serving, count: int) -> None:
 
 
 async def test_what_arrives_together_is_scored_together(tmp_path: Path) -> None:
-    async with serving(configure(tmp_path, linear(), LINEAR)) as plane:
+    async with serving(configure(tmp_path, linear(), LINEAR, **PATIENT)) as plane:
         gate = Gate(plane)
         first = asyncio.create_task(plane.infer(*one(1)))
-        assert await asyncio.to_thread(gate.entered.wait, 5)
+        assert await asyncio.to_thread(gate.entered.wait, PATIENT_SECONDS)
         many = [asyncio.create_task(plane.infer(*one(age))) for age in range(20)]
         many.append(asyncio.create_task(plane.infer(tensor("x", "FP32", [1, 2, 3], [1, 3]))))
         await waiting(plane, 21)
@@ -252,10 +256,10 @@ async def test_one_tick_is_one_batch(plane: Serving) -> None:
 
 
 async def test_a_bad_neighbour_fails_alone(tmp_path: Path) -> None:
-    async with serving(configure(tmp_path, linear(), LINEAR)) as plane:
+    async with serving(configure(tmp_path, linear(), LINEAR, **PATIENT)) as plane:
         gate = Gate(plane)
         first = asyncio.create_task(plane.infer(*one(1)))
-        assert await asyncio.to_thread(gate.entered.wait, 5)
+        assert await asyncio.to_thread(gate.entered.wait, PATIENT_SECONDS)
         wrong = [
             tensor("age", "INT32", [1, -3, 121]),
             tensor("spend", "FP32", [1, 2, 3]),
@@ -288,10 +292,10 @@ async def test_a_request_the_model_fails_on_fails_alone(tmp_path: Path) -> None:
         "inputs": [{"name": "i", "type": "int64"}],
         "outputs": [{"name": "y", "type": "float32"}],
     }
-    async with serving(configure(tmp_path, lookup, contract)) as plane:
+    async with serving(configure(tmp_path, lookup, contract, **PATIENT)) as plane:
         gate = Gate(plane)
         tasks = [asyncio.create_task(plane.infer(tensor("i", "INT64", [0])))]
-        assert await asyncio.to_thread(gate.entered.wait, 5)
+        assert await asyncio.to_thread(gate.entered.wait, PATIENT_SECONDS)
         tasks += [asyncio.create_task(plane.infer(tensor("i", "INT64", [i]))) for i in (1, 9, 0)]
         await waiting(plane, 3)
         gate.open.set()
@@ -310,11 +314,11 @@ def _node(*args: Any) -> Any:
 
 
 async def test_overload_is_turned_away_with_a_time_to_come_back(tmp_path: Path) -> None:
-    config = configure(tmp_path, linear(), LINEAR)
+    config = configure(tmp_path, linear(), LINEAR, **PATIENT)
     async with serving(config, max_waiting=2) as plane:
         gate = Gate(plane)
         tasks = [asyncio.create_task(plane.infer(*one(1)))]
-        assert await asyncio.to_thread(gate.entered.wait, 5)
+        assert await asyncio.to_thread(gate.entered.wait, PATIENT_SECONDS)
         tasks += [asyncio.create_task(plane.infer(*one(1))) for _ in range(2)]
         await waiting(plane, 2)
         refused = await plane.infer(*one(1))
@@ -325,11 +329,11 @@ async def test_overload_is_turned_away_with_a_time_to_come_back(tmp_path: Path) 
 
 
 async def test_a_batch_has_at_most_the_rows_allowed(tmp_path: Path) -> None:
-    config = configure(tmp_path, linear(), LINEAR, maxBatchRows=4)
+    config = configure(tmp_path, linear(), LINEAR, maxBatchRows=4, **PATIENT)
     async with serving(config) as plane:
         gate = Gate(plane)
         tasks = [asyncio.create_task(plane.infer(*three()))]
-        assert await asyncio.to_thread(gate.entered.wait, 5)
+        assert await asyncio.to_thread(gate.entered.wait, PATIENT_SECONDS)
         tasks += [asyncio.create_task(plane.infer(*three())) for _ in range(3)]
         await waiting(plane, 3)
         gate.open.set()

@@ -12,6 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fourways_http import HttpError, Promise, Response
+from fourways_runtime.v2 import batcher as batchers
+from fourways_runtime.v2 import placement
 from fourways_runtime.v2.batch_times import BatchTimes
 from fourways_runtime.v2.batcher import Batcher
 from fourways_runtime.v2.observed import ServingMetrics
@@ -27,8 +29,11 @@ def request(rows: int = 1, name: str | None = None) -> InferenceRequest:
 class Model:
     """A scorer that takes a time for each row, and notes what it was asked together."""
 
-    def __init__(self, seconds_a_row: float = 0.0) -> None:
+    def __init__(
+        self, seconds_a_row: float = 0.0, passes: Callable[[float], None] | None = None
+    ) -> None:
         self.seconds = seconds_a_row
+        self.passes = passes
         self.batches: list[list[str | None]] = []
         self.threads: list[bool] = []
         self.hold = threading.Event()
@@ -40,7 +45,8 @@ class Model:
         self.batches.append([one.id for one in asked])
         self.entered.set()
         self.hold.wait(20)
-        time.sleep(self.seconds * sum(one.rows for one in asked))
+        if self.passes is not None:
+            self.passes(self.seconds * sum(one.rows for one in asked))
         return [ScoredPart({}, 0, one.rows, {}) for one in asked]
 
 
@@ -67,6 +73,27 @@ async def make() -> AsyncIterator[Make]:
     yield new
     for batcher in made:
         batcher.close()
+
+
+class Clock:
+    """Time that passes only when told, for the queue and for what batches are measured to take."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.monotonic()
+        for module, names in {
+            batchers: ("monotonic", "perf_counter", "thread_time"),
+            placement: ("monotonic",),
+        }.items():
+            for name in names:
+                monkeypatch.setattr(module, name, lambda: self.now)
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 async def status(promise: Promise) -> int:
@@ -114,10 +141,15 @@ def test_no_time_is_expected_to_be_negative(measured: list[tuple[int, float]]) -
     assert min(times.seconds(rows) for rows in (1, 10, 1000)) > 0
 
 
-async def test_what_cannot_be_answered_in_time_is_refused_when_it_comes(make: Make) -> None:
-    model = Model(0.01)
+async def test_what_cannot_be_answered_in_time_is_refused_when_it_comes(
+    make: Make, clock: Clock
+) -> None:
+    model = Model(0.01, clock.passes)
     batcher = make(model, warm_up=[(1, 0.01)])
-    promises = [asked(batcher, request(1, str(n))) for n in range(200)]
+    promises = []
+    for n in range(200):
+        clock.passes(0.00001)
+        promises.append(asked(batcher, request(1, str(n))))
     await turns(1)
     open_ = [promise for promise in promises if promise is not None and not promise.done()]
     assert 20 <= len(open_) <= 50  # 0.5 s at 10 ms each
@@ -128,12 +160,15 @@ async def test_what_cannot_be_answered_in_time_is_refused_when_it_comes(make: Ma
     assert asked(batcher, request(60)) is None, "it has no time left, and nothing makes room"
 
 
-async def test_a_request_that_waits_is_not_rejected_for_one_with_less_time(make: Make) -> None:
+async def test_a_request_that_waits_is_not_rejected_for_one_with_less_time(
+    make: Make, clock: Clock
+) -> None:
     model = Model()
     batcher = make(model, warm_up=[(1, 0.01)] * 50, timeout=2.0)
     first = await held(batcher, model)
     waiting = batcher.ask(request(100))
     assert asked(batcher, request(10), timeout=0.9) is None
+    clock.passes(0.001)
     newer = batcher.ask(request(100))
     await turns(1)
     assert (waiting.done(), newer.done()) == (True, False)
@@ -141,12 +176,15 @@ async def test_a_request_that_waits_is_not_rejected_for_one_with_less_time(make:
     assert [await status(promise) for promise in (first, waiting, newer)] == [200, 503, 200]
 
 
-async def test_past_saturation_the_newest_are_scored_first(make: Make) -> None:
+async def test_past_saturation_the_newest_are_scored_first(make: Make, clock: Clock) -> None:
     model = Model()
     batcher = make(model, warm_up=[(1, 0.01)] * 50, timeout=2.0)
     first = await held(batcher, model)
     old = batcher.ask(request(40, "old"), timeout=0.8)
-    promises = [batcher.ask(request(40, str(n))) for n in range(5)]
+    promises = []
+    for n in range(5):
+        clock.passes(0.001)
+        promises.append(batcher.ask(request(40, str(n))))
     model.hold.set()
     assert await status(first) == 200
     assert [await status(promise) for promise in (old, promises[0])] == [503] * 2
@@ -179,7 +217,7 @@ async def test_what_a_batch_waited_is_counted_from_the_arrival_of_its_first(make
     assert (registry.get_sample_value("fourways_queue_seconds_sum") or 0.0) >= 7.0
 
 
-async def test_a_batch_holds_what_fits_the_time_of_its_first(make: Make) -> None:
+async def test_a_batch_holds_what_fits_the_time_of_its_first(make: Make, clock: Clock) -> None:
     model = Model()
     batcher = make(model, warm_up=[(1, 0.01)] * 50, timeout=1.0)
     first = await held(batcher, model)
@@ -218,8 +256,10 @@ async def test_who_has_left_is_not_scored_and_who_may_have_comes_last(make: Make
     assert model.batches[1:] == [["here"], ["half"]]
 
 
-async def test_batches_run_on_the_event_loop_once_real_ones_were_quick(make: Make) -> None:
-    model = Model()
+async def test_batches_run_on_the_event_loop_once_real_ones_were_quick(
+    make: Make, clock: Clock
+) -> None:
+    model = Model(passes=clock.passes)
     batcher = make(model, warm_up=[(1, 0.00001)])
     for _ in range(20):
         assert await status(batcher.ask(request())) == 200
@@ -234,8 +274,8 @@ async def test_batches_run_on_the_event_loop_once_real_ones_were_quick(make: Mak
     assert model.threads[-5:] == [True] * 5, "it is not trusted for a while"
 
 
-async def test_one_batch_that_takes_long_is_enough(make: Make) -> None:
-    model = Model()
+async def test_one_batch_that_takes_long_is_enough(make: Make, clock: Clock) -> None:
+    model = Model(passes=clock.passes)
     batcher = make(model, warm_up=[(1, 0.00001)] * 50, proven=True)
     assert await status(batcher.ask(request())) == 200
     model.seconds = 0.25

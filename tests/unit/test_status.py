@@ -8,6 +8,7 @@ from fourways_api import Problem, parse
 from fourways_operator.events import events_of
 from fourways_operator.facts import Facts
 from fourways_operator.status import next_run, pinned_digest, status_of
+from tests.kit.faults import RUNS
 from tests.kit.status_facts import (
     DIGEST,
     FAILED_RUN,
@@ -16,7 +17,6 @@ from tests.kit.status_facts import (
     NOW,
     conditions,
     deployment,
-    ended,
     facts,
     job,
     pod,
@@ -68,50 +68,16 @@ def test_a_first_run_that_failed_is_the_reason_for_not_being_ready() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "more", "reason", "words"),
-    [
-        ({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, {}, "OOMKilled", "memory"),
-        (
-            {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off 10s"}},
-            {},
-            "ImageUnavailable",
-            "registry.test/runtime:1",
-        ),
-        (
-            {"waiting": {"reason": "ErrImagePull", "message": "pull of x failed"}},
-            {},
-            "ImageUnavailable",
-            "registry.test/runtime:1",
-        ),
-        ({"terminated": {"exitCode": 139}}, {}, "WorkerFailed", "exited with code 139"),
-        (
-            {},
-            {
-                "conditions": [
-                    {
-                        "type": "PodScheduled",
-                        "status": "False",
-                        "message": 'persistentvolumeclaim "t" not found',
-                    }
-                ]
-            },
-            "Unschedulable",
-            '"t" not found',
-        ),
-        (
-            ended(75, outcome="Failed", reason="StoreUnavailable", message="no Secret"),
-            {},
-            "StoreUnavailable",
-            "no Secret",
-        ),
-    ],
+    ("state", "more", "reason", "words", "fix"),
+    RUNS,
 )
 def test_a_run_in_trouble_is_named_by_its_root_cause(
-    state: dict, more: dict, reason: str, words: str
+    state: dict, more: dict, reason: str, words: str, fix: str
 ) -> None:
     said = conditions(facts((job("m-3", "2026-03-01T03:00:00Z"), pod("m-3", state, **more))))
     assert said["Degraded"]["reason"] == reason
     assert words in said["Degraded"]["message"]
+    assert fix in said["Degraded"]["message"]
     assert said["Ready"]["status"] == "False"
 
 

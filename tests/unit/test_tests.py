@@ -43,7 +43,6 @@ SLEEPS = {
         "the event loop stands still for a moment"
     ),
     "unit/test_gateway_pool.py::answer": "a server that is slow",
-    "unit/test_serving_batcher.py::score": "a model that is slow",
     "cluster/test_operator_process.py::still": "nothing may be written within the period",
 }
 """Where a test may sleep, and why: to play someone slow, or to show that nothing happens."""

@@ -6,19 +6,9 @@ from typing import Any
 
 import pytest
 
-from fourways_api import InvalidSpec, Problem, check, check_update, parse
+from fourways_api import check, parse
 from tests.bad_manifests.cases import Case, bad, good
-
-
-def problems_of(case: Case) -> tuple[Problem, ...]:
-    try:
-        deployment = parse(case.document)
-        check(deployment)
-        if case.stored:
-            check_update(parse(case.stored), deployment)
-    except InvalidSpec as error:
-        return error.problems
-    return ()
+from tests.kit.faults import problems_of
 
 
 @pytest.mark.parametrize("case", bad(), ids=lambda c: c.name)

@@ -12,6 +12,10 @@ from pathlib import Path
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PIP_FILES = ("/etc/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf")
+_OTHER_SETTINGS = (
+    *("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"),
+    *("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+)
 # Settings for package sources. Local folders (find-links) do not exist during a build.
 _PIP_KEYS = ("index-url", "extra-index-url", "trusted-host", "timeout")
 
@@ -24,6 +28,17 @@ def write(folder: Path) -> dict[Path, str]:
     uv.write_text(_uv_toml(settings, os.environ), encoding="utf-8")
     wanted = {pip: "/etc/pip.conf", uv: "/etc/uv/uv.toml", _CERTIFICATES: str(_CERTIFICATES)}
     return {source: target for source, target in wanted.items() if source.exists()}
+
+
+def secrets(folder: Path) -> dict[str, Path]:
+    """Return the same files by the names of the Dockerfile's secrets.
+
+    Empty where this machine names no index and no authorities of its own.
+    """
+    if not _pip_settings(os.environ) and not any(map(os.environ.get, _OTHER_SETTINGS)):
+        return {}
+    names = {"pip.conf": "pip", "uv.toml": "uv", _CERTIFICATES.name: "authorities"}
+    return {names[source.name]: source for source in write(folder)}
 
 
 def _pip_settings(environment: Mapping[str, str]) -> dict[str, str]:

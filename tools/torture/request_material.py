@@ -39,8 +39,19 @@ MIXED: dict[str, Any] = {
 _NUMBERS: list[Any] = [None, True, -1, 0, 1.5, 2**53 + 1, -(2**63), 2**64 - 1, 1e308]
 _TEXTS: list[Any] = ["", "x", "NaN", "\u202e", "a" * 300]
 _NESTED: list[Any] = [[], [[]], {}, {"name": 1}, [1] * 5, [None], [[1, 2], [3]]]
-_ODD = [*_NUMBERS, *_TEXTS, *_NESTED]
+ODD = [*_NUMBERS, *_TEXTS, *_NESTED]
 _BYTES = b'[]{},:"\\ 0123456789.eE+-tfnul\x00\xff\xc3\n'
+
+
+TYPED_FIELDS = {
+    "BOOL": "bool_contents",
+    "BYTES": "bytes_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "INT32": "int_contents",
+    "UINT64": "uint64_contents",
+}
+"""The field of a gRPC message that holds a tensor's values, by datatype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class Target:
 
     name: str
     port: int
+    grpc_port: int
     model: str
 
 
@@ -70,16 +82,17 @@ def servers_of(folder: Path) -> tuple[list[Target], dict[str, tuple[str, str, st
     targets: list[Target] = []
     workloads: dict[str, tuple[str, str, str, int]] = {}
     routes = []
-    gateway = _free_port()
+    gateway, gateway_grpc = _free_port(), _free_port()
     for name, raw, contract in (("plain", linear(), LINEAR), ("mixed", echo, MIXED)):
         (folder / f"{name}.onnx").write_bytes(raw)
-        port = _free_port()
+        port, grpc_port = _free_port(), _free_port()
         config = ServerConfig.model_validate(
             {
                 "namespace": "torture",
                 "name": name,
                 "host": "127.0.0.1",
                 "port": port,
+                "grpcPort": grpc_port,
                 "model": {"uri": (folder / f"{name}.onnx").as_uri(), "version": "1"},
                 "contract": contract,
                 "timeoutSeconds": 10,
@@ -93,11 +106,16 @@ def servers_of(folder: Path) -> tuple[list[Target], dict[str, tuple[str, str, st
             Route(deployment=name, mode="realtime", version="1", timeout_seconds=10, url=url)
         )
         targets += [
-            Target(f"{name}, direct", port, name),
-            Target(f"{name}, gateway", gateway, name),
+            Target(f"{name}, direct", port, grpc_port, name),
+            Target(f"{name}, gateway", gateway, gateway_grpc, name),
         ]
     gate = GatewayConfig(
-        namespace="torture", host="127.0.0.1", port=gateway, routes=tuple(routes), paths=paths
+        namespace="torture",
+        host="127.0.0.1",
+        port=gateway,
+        grpc_port=gateway_grpc,
+        routes=tuple(routes),
+        paths=paths,
     )
     told = gate.model_dump_json(by_alias=True)
     workloads["gateway"] = ("gateway", CONFIG_VARIABLE, told, gateway)
@@ -106,7 +124,7 @@ def servers_of(folder: Path) -> tuple[list[Target], dict[str, tuple[str, str, st
 
 def damaged(target: Target, chance: random.Random) -> bytes:
     """Return an inference request whose body is damaged."""
-    document, data = _valid(target.model, chance, binary=chance.random() < 0.3)
+    document, data = valid(target.model, chance, binary=chance.random() < 0.3)
     if chance.random() < 0.5:
         _odd_value(document, chance)
     body = orjson.dumps(document)
@@ -118,15 +136,47 @@ def damaged(target: Target, chance: random.Random) -> bytes:
         headers.append(b"Inference-Header-Content-Length: %b" % str(length).encode())
         body += data
     if chance.random() < 0.7:
-        body = bytes(_odd_bytes(bytearray(body), chance))
+        body = bytes(odd_bytes(bytearray(body), chance))
     if chance.random() < 0.05:
         headers.append(b"Content-Encoding: " + chance.choice([b"gzip", b"br", b"deflate"]))
     return _http(target.model, body, headers)
 
 
+def damaged_v1(target: Target, chance: random.Random) -> bytes:
+    """Return a request of version 1 whose body is damaged."""
+    columns = {one["name"]: one["data"] for one in valid(target.model, chance, False)[0]["inputs"]}
+    document: dict[str, Any]
+    if chance.random() < 0.3 or "x" in columns:
+        document = {"inputs": columns}
+    else:
+        columns.pop("grid", None)
+        names = list(columns)
+        rows = zip(*columns.values(), strict=True)
+        by_name = chance.random() < 0.5
+        document = {
+            "instances": [
+                dict(zip(names, row, strict=True)) if by_name else list(row) for row in rows
+            ]
+        }
+        for instance in document["instances"] if target.model == "mixed" else ():
+            grid = [[0.5, 0.5], [0.5, 0.5]]
+            if by_name:
+                instance["grid"] = grid
+            else:
+                instance.append(grid)
+    if chance.random() < 0.3:
+        document["parameters"] = {"partial": True}
+    if chance.random() < 0.6:
+        _odd_value(document, chance)
+    body = orjson.dumps(document)
+    if chance.random() < 0.6:
+        body = bytes(odd_bytes(bytearray(body), chance))
+    return _http(target.model, body, [], "/v1/models/{}:predict")
+
+
 def damaged_request(target: Target, chance: random.Random) -> bytes:
     """Return an inference request that is damaged anywhere."""
-    document, data = _valid(target.model, chance, binary=False)
+    document, data = valid(target.model, chance, binary=False)
     whole = bytearray(_http(target.model, orjson.dumps(document) + data, []))
     head = whole.find(b"\r\n\r\n") + 4
     for _ in range(chance.randint(1, 3)):
@@ -160,7 +210,7 @@ def largest(target: Target) -> Iterator[bytes]:
         yield _http(target.model, head % (name, kind, 3_000_000, shape) + data + end, [])
 
 
-def _valid(model: str, chance: random.Random, binary: bool) -> tuple[dict[str, Any], bytes]:
+def valid(model: str, chance: random.Random, binary: bool) -> tuple[dict[str, Any], bytes]:
     """Return a valid request, and its binary tensors' data."""
     rows = chance.choice([1, 1, 2, 5])
     tensors: list[dict[str, Any]] = []
@@ -230,15 +280,16 @@ def _odd_value(document: Any, chance: random.Random) -> None:
             case 0 if isinstance(node, dict):
                 del node[key]
             case 1 if isinstance(node, dict):
-                node[chance.choice(["", "data", "name", "x" * 70])] = chance.choice(_ODD)
+                node[chance.choice(["", "data", "name", "x" * 70])] = chance.choice(ODD)
             case 2 if isinstance(node, list):
-                node.append(chance.choice([node[key], *_ODD]))
+                node.append(chance.choice([node[key], *ODD]))
             case _:
-                node[key] = chance.choice(_ODD)
+                node[key] = chance.choice(ODD)
         return
 
 
-def _odd_bytes(body: bytearray, chance: random.Random) -> bytearray:
+def odd_bytes(body: bytearray, chance: random.Random) -> bytearray:
+    """Damage a body in one to three places, in place; return it."""
     for _ in range(chance.randint(1, 3)):
         at = chance.randrange(len(body) + 1)
         match chance.randrange(4):
@@ -253,8 +304,10 @@ def _odd_bytes(body: bytearray, chance: random.Random) -> bytearray:
     return body
 
 
-def _http(model: str, body: bytes, headers: list[bytes]) -> bytes:
-    start = b"POST /v2/models/%b/infer HTTP/1.1" % model.encode()
+def _http(
+    model: str, body: bytes, headers: list[bytes], path: str = "/v2/models/{}/infer"
+) -> bytes:
+    start = b"POST %b HTTP/1.1" % path.format(model).encode()
     lines = [start, b"Host: localhost", *headers, b"Content-Length: %d" % len(body), b"", b""]
     return b"\r\n".join(lines) + body
 

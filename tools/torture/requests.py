@@ -2,12 +2,14 @@
 
 ``python -m tools.torture.requests [--short] [--bodies N] [--requests N] [--largest N] [--seed N]``
 
-* bodies: valid inference requests in JSON and in binary, damaged in one to three places, as bytes
-  or as values, to the model server directly and through the gateway;
+* bodies: valid inference requests of version 2 in JSON and in binary, of version 1, and messages of
+  gRPC, damaged in one to three places, as bytes or as values, to the model server directly and
+  through the gateway;
 * requests: the same with the damage anywhere in the HTTP request;
 * largest: bodies of nearly 16 MiB, good and bad in turn, while probes are timed.
 
-A damaged body must be answered by 200 (it may still be valid) or by a 4xx that gives a reason; a
+A damaged body must be answered by 200 (it may still be valid) or by a 4xx that gives a reason, over
+gRPC by OK or the status of such a 4xx with details; a
 damaged request that no longer is one, by closing the connection at the latest when the client has
 stopped sending. No process may end, and none may keep memory. Exits with 1 if something is wrong.
 """
@@ -25,12 +27,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+import grpc
 import orjson
 
-from .request_material import Target, damaged, damaged_request, largest, servers_of
+from .request_material import (
+    Target,
+    damaged,
+    damaged_request,
+    damaged_v1,
+    largest,
+    servers_of,
+)
+from .request_messages import CLIENT_FAULTS, Caller, calling, damaged_message
 
 CLIENTS = 8
 ANSWER_SECONDS = 20.0
@@ -60,6 +71,16 @@ class Seen:
         if not 400 <= status < 500 or not reason:
             self.faults.append(f"{target.name}: {status} {body[:200]!r} to {sent[:2000]!r}")
 
+    def judge_call(self, target: Target, sent: bytes, code: grpc.StatusCode, details: str) -> None:
+        """Do the same for an answer over gRPC."""
+        self.statuses[f"{target.name} gRPC {code.name}"] += 1
+        if code is not grpc.StatusCode.OK and not (code in CLIENT_FAULTS and details):
+            self.faults.append(f"{target.name}: {code.name} {details[:200]!r} to {sent[:2000]!r}")
+
+
+Way = Callable[[Seen, Target, random.Random], Awaitable[None]]
+"""Sends one damaged request to a target, and judges the answer."""
+
 
 async def main_async(options: argparse.Namespace) -> int:
     """Start the servers and do everything; return the exit code."""
@@ -69,10 +90,12 @@ async def main_async(options: argparse.Namespace) -> int:
         running(Path(folder)) as (targets, pids),
     ):
         chance = random.Random(options.seed)  # noqa: S311
-        await _all(seen, targets, chance, options.bodies // 10, damaged)
-        before = {name: memory_mib(pid) for name, pid in pids.items()}
-        await _all(seen, targets, chance, options.bodies - options.bodies // 10, damaged)
-        await _all(seen, targets, chance, options.requests, damaged_request)
+        async with calling(targets, ANSWER_SECONDS) as caller:
+            bodies = [_over_http(damaged), _over_http(damaged_v1), _over_grpc(caller)]
+            await _all(seen, targets, chance, options.bodies // 10, bodies)
+            before = {name: memory_mib(pid) for name, pid in pids.items()}
+            await _all(seen, targets, chance, options.bodies - options.bodies // 10, bodies)
+        await _all(seen, targets, chance, options.requests, [_over_http(damaged_request)])
         for name, pid in pids.items():
             now = memory_mib(pid)
             print(f"{name}: {before[name]:.0f} MiB, then {now:.0f} MiB")
@@ -93,26 +116,44 @@ async def _all(
     targets: Sequence[Target],
     chance: random.Random,
     count: int,
-    damage: Callable[[Target, random.Random], bytes],
+    ways: Sequence[Way],
 ) -> None:
-    """Send ``count`` damaged requests from several clients, each on connections of its own."""
+    """Send ``count`` damaged requests from several clients, each in one of the ways."""
     left = iter(range(count))
 
     async def client() -> None:
         for _ in left:
-            target = chance.choice(targets)
-            sent = damage(target, chance)
-            try:
-                status, body = await asyncio.wait_for(_exchange(target.port, sent), ANSWER_SECONDS)
-            except TimeoutError:
-                seen.faults.append(f"{target.name}: no answer to {sent[:2000]!r}")
-                continue
-            if status:
-                seen.judge(target, sent, status, body)
-            else:
-                seen.statuses[f"{target.name} closed"] += 1
+            await chance.choice(ways)(seen, chance.choice(targets), chance)
 
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
+
+
+def _over_http(damage: Callable[[Target, random.Random], bytes]) -> Way:
+    """Return how a damaged request is sent over HTTP, on a connection of its own."""
+
+    async def send(seen: Seen, target: Target, chance: random.Random) -> None:
+        sent = damage(target, chance)
+        try:
+            status, body = await asyncio.wait_for(_exchange(target.port, sent), ANSWER_SECONDS)
+        except TimeoutError:
+            seen.faults.append(f"{target.name}: no answer to {sent[:2000]!r}")
+            return
+        if status:
+            seen.judge(target, sent, status, body)
+        else:
+            seen.statuses[f"{target.name} closed"] += 1
+
+    return send
+
+
+def _over_grpc(caller: Caller) -> Way:
+    """Return how a damaged message is sent over gRPC."""
+
+    async def send(seen: Seen, target: Target, chance: random.Random) -> None:
+        sent = damaged_message(target, chance)
+        seen.judge_call(target, sent, *await caller.call(target, sent))
+
+    return send
 
 
 async def _exchange(port: int, sent: bytes) -> tuple[int, bytes]:

@@ -18,6 +18,9 @@ LEAST_MINOR = 30
 STARTING_SECONDS = 60.0
 """Age below which a gateway that is not ready is starting."""
 
+SKEW_SECONDS = 30.0
+"""Difference between two clocks from which on it is a fault."""
+
 DENIED = "the credentials may not read it"
 
 
@@ -39,12 +42,17 @@ class ClusterFacts:
     quotas: list[Json] = field(default_factory=list)
     storage_classes: list[Json] | None = None
     deployments: list[Json] = field(default_factory=list)
+    ahead_seconds: float | None = None
+    """By how much the API server's clock is ahead of this machine's; None: it did not say."""
+
     read_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 def look_at_cluster(facts: ClusterFacts, namespace: str) -> Iterator[Diagnosis]:
     """Yield findings about the cluster, then about the namespace."""
     yield _version(facts.version)
+    if facts.ahead_seconds is not None:
+        yield _clock(facts.ahead_seconds)
     yield _crd(facts.crd)
     yield _operator(facts.operators)
     yield from _groups(facts.groups)
@@ -64,6 +72,18 @@ def _version(text: str) -> Diagnosis:
     if found is None or int(found[1]) < LEAST_MINOR:
         return fault("Kubernetes", text, f"1.{LEAST_MINOR} or later is needed")
     return ok("Kubernetes", text)
+
+
+def _clock(ahead: float) -> Diagnosis:
+    if abs(ahead) < SKEW_SECONDS:
+        return ok("clock", "that of the API server and of this machine agree")
+    direction = "ahead of" if ahead > 0 else "behind"
+    return fault(
+        "clock",
+        f"the API server's is {abs(ahead):.0f} s {direction} this machine's: tokens and "
+        "certificates are refused as expired or not valid yet, and ages are wrong",
+        "synchronise both by NTP: timedatectl set-ntp true, here or on the control plane's node",
+    )
 
 
 def _crd(found: Json | None) -> Diagnosis:

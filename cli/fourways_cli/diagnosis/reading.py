@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -54,6 +56,23 @@ class ApiReader:
             raise TargetError(f"the API server does not answer: {error}") from None
         return found
 
+    def ahead_seconds(self) -> float | None:
+        """Return by how much the API server's clock is at least ahead of this machine's.
+
+        Negative: it is behind. None: it does not say. Raises TargetError.
+        """
+        before = datetime.now(UTC)
+        answer = self._ask("get", "/version", serialize=False)
+        after = datetime.now(UTC)
+        try:
+            date = parsedate_to_datetime(getattr(answer, "headers", {})["Date"])
+        except (LookupError, ValueError):
+            return None
+        date = date.replace(tzinfo=date.tzinfo or UTC)
+        # Sent in between, and cut to whole seconds.
+        earliest, latest = (before - date).total_seconds() - 1, (after - date).total_seconds()
+        return 0.0 if earliest <= 0 <= latest else -min((earliest, latest), key=abs)
+
     def items(self, path: str, **options: str) -> list[Json] | None:
         """Return the objects of a list; None if it may not be read. Raises TargetError."""
         found = self.get(path, **options)
@@ -86,6 +105,7 @@ def read_facts(api: ApiReader, namespace: str) -> ClusterFacts:
         operators=api.items("/api/v1/pods", label_selector=OPERATOR),
         gateways=api.items(f"{inside}/pods", label_selector=f"{COMPONENT_LABEL}=gateway"),
         store_secret=None if secret is None else bool(secret),
+        ahead_seconds=api.ahead_seconds(),
         may_create=api.may("create", PLURAL, namespace),
         quotas=api.items(f"{inside}/resourcequotas") or [],
         storage_classes=api.items("/apis/storage.k8s.io/v1/storageclasses"),

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import grpc
 import orjson
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from fourways_http import HttpError, Request, Response
@@ -23,6 +24,7 @@ from fourways_runtime.callers.certificate import MountedCertificate
 from fourways_runtime.errors import Unavailable
 from fourways_runtime.v2.body import BINARY_HEADER, OFF_LOOP_BYTES
 from fourways_runtime.v2.off_loop import off_loop
+from fourways_runtime.v2.protocol import refuse
 
 from .conversion import binary_request, infer_response
 from .messages import SERVICE, message
@@ -126,8 +128,7 @@ class GrpcListener:
             SERVICE,
             {
                 name: grpc.unary_unary_rpc_method_handler(
-                    _reporting(call),
-                    request_deserializer=message(f"{name}Request").FromString,
+                    _reporting(call, message(f"{name}Request")),
                     response_serializer=message(f"{name}Response").SerializeToString,
                 )
                 for name, call in calls.items()
@@ -209,13 +210,16 @@ _TENSOR = frozenset({"name", "datatype", "shape"})
 
 
 def _reporting(
-    call: Callable[[Any, Any], Awaitable[Any]],
-) -> Callable[[Any, Any], Awaitable[Any]]:
-    """Return a call that ends with the status of the response it was refused with."""
+    call: Callable[[Any, Any], Awaitable[Any]], request_type: Any
+) -> Callable[[bytes, Any], Awaitable[Any]]:
+    """Return a call that reads its request, and ends with the status of what refused it.
 
-    async def reported(call_request: Any, context: Any) -> Any:
+    gRPC's own reading would answer bytes that are no message with UNKNOWN.
+    """
+
+    async def reported(sent: bytes, context: Any) -> Any:
         try:
-            return await call(call_request, context)
+            return await call(_read(request_type, sent), context)
         except (_CallRefused, HttpError) as refused:
             code, details = _status(refused.response)
         except asyncio.CancelledError:
@@ -226,6 +230,15 @@ def _reporting(
         return await context.abort(code, details)
 
     return reported
+
+
+def _read(request_type: Any, sent: bytes) -> Any:
+    """Return the message. Raises HttpError 400."""
+    try:
+        return request_type.FromString(sent)
+    except DecodeError:
+        name = request_type.DESCRIPTOR.name
+        raise refuse("message", f"is no {name} of {SERVICE}: its bytes are damaged") from None
 
 
 def _status(answer: Response) -> tuple[grpc.StatusCode, str]:

@@ -122,7 +122,9 @@ class ModelServer:
             self._require_model(request)
         if self._reader is None or self._batcher is None:
             raise HttpError(503, _LOADING, _RETRY)
-        timeout, compressed = self._header_facts(request)
+        memo = request.memo
+        known = None if memo is None else memo.facts
+        timeout, compressed = known or self._header_facts(request)
         if compressed or len(request.body) > OFF_LOOP_BYTES:
             return self._infer_heavy(request, self._reader, self._batcher, timeout)
         inference = self._reader.take(request)

@@ -7,7 +7,7 @@ body is not read on the event loop.
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -22,7 +22,7 @@ OFF_LOOP_BYTES = 100 * 1024
 MAX_BODY_BYTES = 16 * 2**20
 """Maximum size of a compressed body once decompressed, unless the server sets another."""
 
-BINARY_HEADER = b"inference-header-content-length"
+BINARY_HEADER: Final = b"inference-header-content-length"
 """Number of bytes of JSON in a body; binary tensors follow them."""
 
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 47}

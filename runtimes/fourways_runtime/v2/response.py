@@ -70,11 +70,9 @@ class Renderer:
         if isinstance(inference, UnparsedRequest):
             if not self._fixed:
                 return self._whole(part)
-            frame = self._frame(inference.rows)
-            return Response(frame % tuple([data.of(part) for data in self._data]))
+            return Response(self._filled(inference.rows, part))
         if self._fixed and inference.asks_nothing_special:
-            frame = self._frame(inference.rows)
-            return Response(frame % tuple([data.of(part) for data in self._data]))
+            return Response(self._filled(inference.rows, part))
         if self._fixed and inference.is_all_binary and self._numeric:
             return self._in_binary(inference.rows, part)
         asked = inference.outputs
@@ -99,6 +97,15 @@ class Renderer:
             parameters or None,
         )
         return response.response()
+
+    def _filled(self, rows: int, part: ScoredPart) -> bytes:
+        """Return all outputs as JSON, in the frame for so many rows."""
+        pieces: list[bytes] = self._frame(rows).copy()
+        at = 1
+        for data in self._data:
+            pieces[at] = data.of(part)
+            at += 2
+        return b"".join(pieces)
 
     def _whole(self, part: ScoredPart) -> Response:
         """Return all outputs as JSON."""
@@ -127,16 +134,20 @@ class Renderer:
         header = orjson.dumps({**self._who, "outputs": outputs})
         return header, (b"inference-header-content-length: %d" % len(header),)
 
-    def _frame_of(self, rows: int) -> bytes:
-        """Return a response for so many rows, with a ``%b`` in place of each output's data."""
-        outputs = [
-            {"name": name, "datatype": DATATYPES[output.type], "shape": [rows, *output.shape]}
-            for name, output in self._outputs.items()
-        ]
-        heads = [orjson.dumps(output)[:-1].replace(b"%", b"%%") for output in outputs]
-        written = b",".join(head + b',"data":[%b]}' for head in heads)
-        who = orjson.dumps(self._who)[:-1].replace(b"%", b"%%")
-        return b"".join((who, b',"outputs":[', written, b"]}"))
+    def _frame_of(self, rows: int) -> list[bytes]:
+        """Return a response for so many rows in pieces: each second one is an output's data."""
+        pieces = [orjson.dumps(self._who)[:-1] + b',"outputs":[']
+        for name, output in self._outputs.items():
+            told = {
+                "name": name,
+                "datatype": DATATYPES[output.type],
+                "shape": [rows, *output.shape],
+            }
+            comma = b"," if len(pieces) > 1 else b""
+            pieces[-1] += comma + orjson.dumps(told)[:-1] + b',"data":['
+            pieces += (b"", b"]}")
+        pieces[-1] += b"]}"
+        return pieces
 
     def _tensor(
         self, output: OutputField, rows: int, part: ScoredPart, binary: bool

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -29,10 +29,10 @@ from .request import InferenceRequest, RequestReader
 _MOST = 256
 """Maximum number of templates kept."""
 
-_MAX_BYTES = 1024
+_MAX_BYTES: Final = 1024
 """Maximum size of a template; longer ones are not kept."""
 
-_MAX_BYTES_EACH = 16 * 1024
+_MAX_BYTES_EACH: Final = 16 * 1024
 """The same, if each input has a tensor of its own."""
 
 _MAX_DIGITS = 3
@@ -41,7 +41,7 @@ _MAX_DIGITS = 3
 _DATA = b'"data"'
 _LISTS = re.compile(rb'"data"\s*:\s*\[([^\[\]]*)\]')
 
-_NUMBER_BYTES = 32
+_NUMBER_BYTES: Final = 32
 """Maximum average text of a number, because the memory of waiting unparsed requests must be
 limited."""
 

@@ -31,7 +31,7 @@ from .mode import RETRY, deployment_of, links, no_such
 from .views import PublishedView, PublishedViews
 
 _LISTING_SECONDS = 1.0
-_UNKNOWN_SECONDS = 1.0
+UNKNOWN_SECONDS = 1.0
 _MAX_UNKNOWN = 1024
 
 
@@ -157,7 +157,7 @@ class BatchHandler:
         self._views.forget(deployment)
         if len(self._unknown) >= _MAX_UNKNOWN:
             self._unknown.clear()
-        self._unknown[deployment] = monotonic() + _UNKNOWN_SECONDS
+        self._unknown[deployment] = monotonic() + UNKNOWN_SECONDS
         raise no_such(deployment)
 
     async def _describe(self, deployment: str) -> PublishedView:

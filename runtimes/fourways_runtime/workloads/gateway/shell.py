@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
     from ..streaming import Publisher
 
-_LIMITS = Limits(buffered_bytes=share_of_memory(0.375, 192 * 2**20))
-"""The rest of the memory is for the process itself, and for the copy made while assembling a
-body."""
+_LIMITS = Limits(buffered_bytes=share_of_memory(0.25, 128 * 2**20))
+"""A body takes twice its size: as the pieces that arrived, whose memory the allocator keeps for the
+next ones, and as the whole that is made of them. The other half of the memory is for the process.
+"""
 
 _CERTIFICATE_SECONDS = 5.0
 """Time between two looks at the mounted certificate."""
