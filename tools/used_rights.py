@@ -37,9 +37,14 @@ UNSEEN: dict[Right, str] = {
         for k in KINDS
     },
     ("", "events", "list"): "used when a Job has no pods: only its events say why",
-    ("policy", "poddisruptionbudgets", "patch"): (
-        "used for workloads with several replicas, which the suite has no room for"
-    ),
+    **{
+        (
+            "policy",
+            "poddisruptionbudgets",
+            verb,
+        ): "used for several replicas, beyond the suite's room"
+        for verb in ("get", "patch")
+    },
 }
 """Rights that the cluster suite may leave unused, with the reason why the operator has them."""
 
