@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import warnings
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fourways_api.deployment import MAX_NAME, NAME_PATTERN
+from fourways_api.display import displayed
 from fourways_api.installing import install_command
 
+from .first_manifest.names import name_of
 from .output import FAILED, INVALID
 from .terminal import say, warn
 
@@ -49,9 +53,27 @@ ModelArgument = Annotated[
         exists=True,
     ),
 ]
+
+
+def _check_name(name: str | None) -> str | None:
+    """Refuse an invalid name before the model is read, which may take minutes."""
+    if name is None or (len(name) <= MAX_NAME and re.fullmatch(NAME_PATTERN, name)):
+        return name
+    meant = name_of(name)
+    fix = f": --name {meant}" if meant else ""
+    raise typer.BadParameter(
+        f"{displayed(name, MAX_NAME)} is no name of a deployment; use at most {MAX_NAME} lower case"
+        f" letters, digits and -, and start with a letter{fix}"
+    )
+
+
 NameOption = Annotated[
     str | None,
-    typer.Option(help="Name of the deployment. Default: made from the file's name.", metavar="N"),
+    typer.Option(
+        help="Name of the deployment. Default: made from the file's name.",
+        metavar="N",
+        callback=_check_name,
+    ),
 ]
 
 

@@ -25,6 +25,9 @@ store this one continues: after a restore into another cluster, or after a delet
 MAX_NAME = 43
 """A CronJob's name has at most 52 characters; suffixes such as -realtime need the rest."""
 
+NAME_PATTERN = "^[a-z]([a-z0-9-]*[a-z0-9])?$"
+"""A deployment's name matches it, as that of a Service."""
+
 
 class Metadata(ApiModel):
     """The object metadata that Fourways reads."""
@@ -70,7 +73,7 @@ class ModelDeployment(ApiModel):
             ".metadata.name",
         ),
         Rule(
-            "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
+            f"self.metadata.name.matches('{NAME_PATTERN}')",
             "the name is not a valid name of a Service",
             "use lower case letters, digits and -, and start with a letter",
             ".metadata.name",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fourways_api import Contract
 from fourways_cli.main import app
 from fourways_cli.manifests import read_manifests
@@ -49,3 +51,25 @@ def test_a_profile_of_an_earlier_draft_is_replaced(tmp_path: Path) -> None:
     assert "give --force" in said
     _drafted(tmp_path, "--force", id=ids, alter=values, umsatz=values)
     assert [field.name for field in _contract(tmp_path).inputs] == ["alter", "umsatz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("My Model", ": --name my-model"),
+        ("2nd", ": --name model-2nd"),
+        ("churn_v2\n", ": --name churn-v2"),
+        ("a" * 44, f": --name {'a' * 43}"),
+        ("-", "start with a letter"),
+    ],
+)
+@pytest.mark.parametrize("command", ["init", "serve"])
+def test_a_bad_name_is_refused_with_its_fix_before_the_model_is_read(
+    tmp_path: Path, command: str, name: str, fix: str
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    named = ["--name", name, str(tmp_path / "m.onnx")]
+    done = CliRunner().invoke(app, [command, *named], env={"COLUMNS": "400"})
+    assert done.exit_code == 2
+    assert "is no name of a deployment" in done.output
+    assert fix in done.output

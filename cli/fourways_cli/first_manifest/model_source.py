@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fourways_api.deployment import MAX_NAME
 from fourways_runtime.errors import ModelNotLoadable, WorkloadError
 from fourways_runtime.scoring.model.description import Description, describe, recognised
 
 from .errors import NoManifest
 from .mlflow_folder import read_mlflow
+from .names import name_of
 from .sample import Sample
 from .tokenizer_file import TokenizerBeside, with_tokenizer
 
@@ -79,9 +78,7 @@ def model_file(path: Path) -> tuple[Path, Sample | None]:
 
 def deployment_name(path: Path) -> str:
     """Make a valid name from a file's or folder's name."""
-    stem = re.sub(r"[^a-z0-9]+", "-", path.resolve().name.partition(".")[0].lower()).strip("-")
-    stem = stem if stem[:1].isalpha() else f"model-{stem}".strip("-")
-    return stem[:MAX_NAME].strip("-")
+    return name_of(path.resolve().name.partition(".")[0]) or "model"
 
 
 def _describe(path: Path) -> Description:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from fourways_api.deployment import MAX_NAME
+
 MAX_FIELD_NAME = 63
 _KEY = re.compile(r"^(id|key|uuid|.*[_ -](id|key|no|number|uuid)|(id|key)[_ -].*|index)$", re.I)
 _TARGET = re.compile(r"^(target|label|class|y|outcome|response|species|quality)$", re.I)
@@ -26,6 +28,14 @@ def field_names(texts: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
         used.add(name)
         found.append(name)
     return found
+
+
+def name_of(text: str) -> str:
+    """Make a deployment's name of a text; empty if nothing of the text is left."""
+    stem = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if stem and not stem[0].isalpha():
+        stem = f"model-{stem}"
+    return stem[:MAX_NAME].strip("-")
 
 
 def comparable(name: str) -> str:
