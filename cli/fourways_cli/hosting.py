@@ -27,6 +27,9 @@ from .output import FAILED, INVALID
 from .tables import conditions_of, next_step
 from .terminal import warn
 
+TELL_SECONDS = 4.0
+"""Between two messages about a worker that takes long to start."""
+
 _RUNTIME_PACKAGES = ("numpy", "onnxruntime", "pyarrow", "httptools")
 """Packages of the extra ``runtime``: without them no worker starts or can report why."""
 
@@ -113,7 +116,10 @@ async def _until_stopped(
     beside: Callable[[], Coroutine[Any, Any, None]] | None,
 ) -> None:
     serving = asyncio.ensure_future(host.serve(lambda: _introduce(host)))
-    watching = [asyncio.ensure_future(_take_up_edits(host, files, namespace))]
+    watching = [
+        asyncio.ensure_future(_take_up_edits(host, files, namespace)),
+        asyncio.ensure_future(_tell_slow_starts(host)),
+    ]
     if beside is not None:
         watching.append(asyncio.ensure_future(beside()))
     loop = asyncio.get_running_loop()
@@ -140,6 +146,15 @@ def _introduce(host: Host) -> None:
 def _introduce_gateways(host: Host, namespaces: Iterable[str]) -> None:
     for namespace in sorted(namespaces):
         warn(f"gateway of namespace {namespace}: {host.gateways[namespace].server.url}")
+
+
+async def _tell_slow_starts(host: Host) -> None:
+    """Say what workers that take long to start do, every few seconds until they are ready."""
+    while True:
+        await asyncio.sleep(TELL_SECONDS)
+        for (_, name), one in host.managed.items():
+            for slow in filter(None, (server.slow_start for server in one.servers)):
+                warn((name, "bold"), f"  {slow}")
 
 
 async def _take_up_edits(host: Host, files: list[Path], namespace: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -13,9 +14,11 @@ import pytest
 import yaml
 
 from fourways_api import ModelDeployment, parse
+from fourways_cli import hosting
 from fourways_cli.embedded import runs, servers
 from fourways_cli.embedded.host import Host, RestartNeeded
 from fourways_cli.embedded.ports import PortUnavailable, free_port
+from tests.kit import parity
 from tests.kit.waiting import turns, until_async
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -239,3 +242,42 @@ async def test_another_program_s_answers_do_not_make_a_worker_ready(
                 log.write(f'{{"message":"serving","port":{gateway.server.config.port}}}\n')
             await until_async(lambda: gateway.ready, "the gateway is ready")
             assert gateway.listening
+
+
+async def test_a_server_that_takes_long_to_start_says_what_it_does(
+    workers: Workers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(servers, "SLOW_START_SECONDS", 0.0)
+    monkeypatch.setattr(hosting, "TELL_SECONDS", 0.01)
+    ready = False
+
+    async def answers(*where: Any) -> bool:
+        return ready
+
+    async def fetched(*where: Any) -> bytes:
+        raise OSError
+
+    monkeypatch.setattr(servers, "answers", answers)
+    monkeypatch.setattr(servers, "fetched", fetched)
+    printed: list[str] = []
+
+    def told(text: str) -> bool:
+        printed.append(capsys.readouterr().err)
+        return text in printed[-1]
+
+    async with serving(tmp_path, parse(parity.documents()["realtime"])) as host:
+        telling = asyncio.ensure_future(hosting._tell_slow_starts(host))
+        (server,) = host.managed["default", "parity-realtime"].servers
+        await until_async(lambda: told("s: it loads its libraries; its log is"), "first message")
+        assert printed[-1].startswith("parity-realtime  still starting after ")
+        line = {"message": "listening", "port": server.server.config.port}
+        server.log.parent.mkdir(parents=True, exist_ok=True)
+        server.log.write_text(json.dumps(line) + "\n")
+        await until_async(lambda: told("it loads and tries what it serves"), "the second message")
+        ready = True
+        await until_async(lambda: server.ready, "the server is ready")
+        assert server.slow_start is None
+        telling.cancel()

@@ -31,6 +31,9 @@ LONGEST_RESTART_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 """A worker that ran this long before it ended is restarted after the first, short pause."""
 
+SLOW_START_SECONDS = 3.0
+"""A process that is not ready by then is said to be starting, with what it does."""
+
 STARTING_POLL_SECONDS = 0.05
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
@@ -71,6 +74,18 @@ class RunningServer:
         self._wanted.set()
         self._sleeps = 0
         self._process: asyncio.subprocess.Process | None = None
+        self._starting_since: float | None = None
+
+    @property
+    def slow_start(self) -> str | None:
+        """What its process does that has been starting for long; None for any other."""
+        if self._starting_since is None:
+            return None
+        seconds = asyncio.get_running_loop().time() - self._starting_since
+        if seconds < SLOW_START_SECONDS:
+            return None
+        doing = "loads and tries what it serves" if self.listening else "loads its libraries"
+        return f"still starting after {seconds:.0f} s: it {doing}; its log is {self.log}"
 
     def scale(self, replicas: int) -> None:
         """Start its process, or end it: with 0 it sleeps until the next call."""
@@ -122,12 +137,14 @@ class RunningServer:
         try:
             async with worker(self.server.args, environment, self.log) as process:
                 self._process = process
+                self._starting_since = asyncio.get_running_loop().time()
                 self._set({"running": {"startedAt": started}}, ready=False)
                 ended = asyncio.create_task(process.wait())
                 await self._watch(ended, log)
                 code = await ended
         finally:
             self._process = None
+            self._starting_since = None
             self.listening = False
             self.faults = WorkerFaults()
         terminated = {
@@ -170,6 +187,8 @@ class RunningServer:
 
     def _set(self, now: Json, *, ready: bool) -> None:
         self._now, self.ready = now, ready
+        if ready:
+            self._starting_since = None
         self._on_change()
 
     # ------------------------------------------------------------ as Kubernetes would report it
