@@ -24,15 +24,17 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.figures import figure
+from fourways_cli.embedded.ports import free_port
 from tools.cluster.debian import have
 
 from . import work
+from .grpc_load import load_grpc
 from .load import load
 from .report import NAMES, table, times, write
 from .servers import CORE, ROOT, Running, commands, running
 
 PATH = "/v2/models/model/infer"
-POINTS = ((1, 1), (1, 16), (32, 1), (32, 16))
+POINTS = ((1, 1), (1, 16), (1, 64), (32, 1), (32, 16), (32, 64))
 """Rows per request, connections."""
 
 
@@ -65,9 +67,10 @@ def _measured(scratch: Path, names: set[str], rounds: int, seconds: float) -> di
     rates: dict[str, dict[str, list[float]]] = {}
     cpu: dict[str, dict[str, list[float]]] = {}
     details: dict[str, Any] = {}
+    grpc_port = free_port()
     with ExitStack() as stack:
         up: dict[str, Running] = {}
-        for name, (command, environment, port) in commands(model, scratch).items():
+        for name, (command, environment, port) in commands(model, scratch, grpc_port).items():
             if name in names:
                 log = scratch / f"{name}.log"
                 up[name] = stack.enter_context(running(command, environment, port, log))
@@ -84,7 +87,10 @@ def _measured(scratch: Path, names: set[str], rounds: int, seconds: float) -> di
                     for kind in ("json", "binary") if name == "fourways" else ("json",):
                         label = "binary" if kind == "binary" else name
                         before = server.cpu_seconds
-                        got = load(server.url, PATH, bodies[rows, kind], connections, seconds)
+                        if name == "grpc":
+                            got = load_grpc(f"127.0.0.1:{grpc_port}", rows, connections, seconds)
+                        else:
+                            got = load(server.url, PATH, bodies[rows, kind], connections, seconds)
                         each = (server.cpu_seconds - before) / got.requests * 1e6
                         _note(rates, label, point, got.rate)
                         _note(cpu, label, point, each)

@@ -16,11 +16,20 @@ NAMES = {
     "empty": "empty handler on our HTTP stack",
     "fourways": "**Fourways**, JSON",
     "binary": "**Fourways**, binary",
+    "grpc": "**Fourways**, gRPC",
     "fastapi": "FastAPI + uvicorn",
     "kserve": "KServe SDK, logs off",
     "mlserver": "MLServer, in-process",
+    "bentoml": "BentoML, in-process",
 }
-_POINTS = ("1 rows, c1", "1 rows, c16", "32 rows, c1", "32 rows, c16")
+_POINTS = (
+    "1 rows, c1",
+    "1 rows, c16",
+    "1 rows, c64",
+    "32 rows, c1",
+    "32 rows, c16",
+    "32 rows, c64",
+)
 
 
 def times(
@@ -40,8 +49,8 @@ def table(found: dict[str, Any]) -> str:
     rates = found["rates"]
     lines = [
         "| requests/s (p50 / p99 in ms), CPU per request"
-        " | 1 row, c1 | 1 row, c16 | 32 rows, c1 | 32 rows, c16 | MB | ready, s |",
-        "|---|---|---|---|---|---|---|",
+        f" | {' | '.join(_POINTS).replace('1 rows', '1 row')} | MB | ready, s |",
+        "|---" * (len(_POINTS) + 3) + "|",
     ]
     for name, title in NAMES.items():
         if name not in rates:
@@ -65,7 +74,7 @@ def _cell(found: dict[str, Any], name: str, point: str) -> str:
     middle = sorted(measured, key=lambda each: each["rate"])[len(measured) // 2]
     used = found["cpu_us"][name][point]
     cell = f"{rate:,.0f} ({middle['p50_ms']:.2f} / {middle['p99_ms']:.2f}), {used:.0f} µs"
-    if raw and name in ("fourways", "binary"):
+    if raw and name in ("fourways", "binary", "grpc"):
         cell += f", {times(found, point, 'raw', rows, name):.0%} of the model"
     return cell
 
@@ -75,7 +84,7 @@ def write(found: dict[str, Any]) -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     cpu, one = found["cpu_us"], "1 rows, c16"
-    peers = ("fastapi", "kserve", "mlserver")
+    peers = ("fastapi", "kserve", "mlserver", "bentoml")
     faster = ", ".join(f"{times(found, one, name):.1f} times {NAMES[name]}" for name in peers)
     less = ", ".join(f"{cpu[name][one] / cpu['fourways'][one]:.1f}" for name in peers)
     busiest = max(
@@ -101,8 +110,9 @@ affects it least. Our server runs as it is deployed: a data contract with ranges
 limits, metrics, time-outs, drain, and the hot path compiled as in the image. The others are
 configured for maximum speed: orjson, uvloop, no logs, no metrics, no gzip, no worker processes
 (`benchmarks/serving/peers/`). Before the measurement, all predictions are compared with the
-model's. The generator used at most {busiest:.0%} of its core. MB is the process's share of memory
+model's. gRPC is asked by a client in Python, which takes more of its core than wrk. The generators
+used at most {busiest:.0%} of their core. MB is the process's share of memory
 (PSS) after the run; ready is from its start to its first ready answer, all servers sharing one
-core. c1 and c16 are the numbers of connections. Python {found["python"]}, {found["machine"]}.
+core. c1, c16 and c64 are the numbers of connections. Python {found["python"]}, {found["machine"]}.
 """
     PAGE.write_text(page)

@@ -54,11 +54,17 @@ PEERS_MEASURED = (
     Peer("fastapi", "FastAPI + uvicorn", ("fastapi==0.165.0", "uvicorn==0.54.0")),
     Peer("kserve", "KServe SDK, logs off", ("kserve==0.21.0",)),
     Peer("mlserver", "MLServer, in-process", ("mlserver==1.7.1",)),
+    Peer("bentoml", "BentoML, in-process", ("bentoml==1.4.40",)),
 )
 
 
-def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str, str], int]]:
-    """Return each server's command, environment and port, by name."""
+def commands(
+    model: Path, scratch: Path, grpc_port: int | None = None
+) -> dict[str, tuple[list[str], dict[str, str], int]]:
+    """Return each server's command, environment and port, by name.
+
+    ``grpc_port``: also one of ours that listens for gRPC there, as ``grpc``.
+    """
     found: dict[str, tuple[list[str], dict[str, str], int]] = {}
     port = free_port()
     ours = {
@@ -73,6 +79,10 @@ def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str,
     # As in the image, with the hot path and all bytecode compiled.
     config = {"FOURWAYS_CONFIG": json.dumps(ours), "PYTHONPATH": str(overlay()), **_BYTECODE}
     found["fourways"] = [sys.executable, "-m", "fourways_runtime", "serve"], config, port
+    if grpc_port is not None:
+        port = free_port()
+        ours |= {"port": port, "grpcPort": grpc_port}
+        found["grpc"] = found["fourways"][0], config | {"FOURWAYS_CONFIG": json.dumps(ours)}, port
     port = free_port()
     path = {"PYTHONPATH": os.pathsep.join((str(overlay()), str(ROOT))), **_BYTECODE}
     found["empty"] = [sys.executable, "-m", "benchmarks.serving.empty", str(port)], path, port
