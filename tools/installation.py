@@ -144,6 +144,7 @@ class Cluster:
             "runtime": "runtime",
             "ray": "ray",
             "postgres": "trialPostgresql",
+            "nats": "trialNats",
         }
         for name, place in places.items():
             if name not in self.images:
