@@ -42,8 +42,8 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 GATEWAY = "fourways-gateway"
 
-STARTUP_SECONDS = 600
-"""How long a container that serves HTTP may take until it listens; KServe's runtime has as long."""
+STARTUP_SECONDS = 120
+"""How long a container that serves HTTP may take until it listens; then its liveness counts."""
 
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MAX_NAME = 253
@@ -179,14 +179,13 @@ def served(port: int, *, ready: str, every: int = 2, notice_seconds: int = 3) ->
     fields: Json = {
         "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": ready, "port": port}, "periodSeconds": every},
-        "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5},
-        # On a node whose processors are taken, Python may need more than the half minute after
-        # which the liveness probe ends a container; each restart would take them again.
-        "startupProbe": {
+        # On a node whose processors are taken, Python may need more than half a minute to start,
+        # and each restart takes them again. A startup probe would hold up readiness as well.
+        "livenessProbe": {
             "httpGet": probe,
-            "periodSeconds": 1,
+            "initialDelaySeconds": STARTUP_SECONDS,
+            "periodSeconds": 10,
             "timeoutSeconds": 5,
-            "failureThreshold": STARTUP_SECONDS,
         },
     }
     if notice_seconds:

@@ -1,4 +1,4 @@
-"""A container that is slow to start is left alone: liveness counts once it listens."""
+"""A container that is slow to start is left alone: liveness counts after two minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fourways_operator.plan.everywhere import pods_of
 from tests.kit.yaml_files import load_every_yaml
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan"
-PATIENCE = 300
+PATIENCE = 120
 
 
 @pytest.mark.parametrize("mode", ["realtime", "streaming", "edge", "realtime-quality"])
@@ -20,6 +20,5 @@ def test_what_serves_has_minutes_to_start(mode: str) -> None:
     probed = [c for pod in pods for c in pod["containers"] if "livenessProbe" in c]
     assert probed
     for container in probed:
-        startup = container["startupProbe"]
-        assert startup["httpGet"] == container["livenessProbe"]["httpGet"]
-        assert startup["periodSeconds"] * startup["failureThreshold"] >= PATIENCE
+        assert container["livenessProbe"]["initialDelaySeconds"] >= PATIENCE
+        assert "startupProbe" not in container, "it would hold up readiness, and so each wake"
