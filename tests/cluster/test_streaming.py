@@ -7,40 +7,25 @@ import time
 from collections.abc import Iterator
 
 import httpx
-import pyarrow.parquet as pq
 import pytest
 
 from fourways_operator.facts import Json
 from tests.kit.cluster.modes_rig import NAMESPACE, Plant, changed, example
 from tests.kit.cluster.told import tell
+from tests.kit.cluster.water_main import readings
 from tests.kit.waiting import until
 from tools import brokers
-from tools.demo.questions import ARTIFACTS, reading
+from tools.demo.questions import reading
 from tools.installation import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 TOPIC = "water-readings"
 EVENTS = 24
-HOURS_BEFORE = 72
 
 
 def on_kafka(name: str | None = None) -> Json:
     return example("kafka/water-flow.yaml", name)
-
-
-def events(first: int, count: int) -> list[dict[str, object]]:
-    """Readings of the water main, each with the 72 before it."""
-    rows = pq.read_table(ARTIFACTS / "water-flow" / "series.parquet").to_pylist()
-    return [
-        {
-            "reading": rows[i]["reading"],
-            "hour": rows[i]["hour"],
-            "flow": rows[i]["flow"],
-            "before": [row["flow"] for row in rows[i - HOURS_BEFORE : i]],
-        }
-        for i in range(HOURS_BEFORE + first, HOURS_BEFORE + first + count)
-    ]
 
 
 def answered(url: str, name: str, key: object, wait: int = 20) -> Json:
@@ -84,7 +69,7 @@ def flowing(modes: Plant, messaging: Cluster) -> Iterator[Plant]:
 
 
 def test_events_become_answers(flowing: Plant, messaging: Cluster) -> None:
-    sent = events(0, EVENTS)
+    sent = readings(0, EVENTS)
     started = time.monotonic()
     brokers.produce(messaging, TOPIC, sent)
     delivered = time.monotonic()
@@ -133,7 +118,7 @@ def test_who_prefers_to_wait_gets_the_answer_at_once(flowing: Plant) -> None:
 
 def test_events_of_nats_become_answers_too(modes: Plant, messaging: Cluster) -> None:
     brokers.make_stream(messaging, "WATER", "water.readings")
-    sent = events(100, 3)
+    sent = readings(100, 3)
     # As it stands in the repository, under a name of its own.
     with modes.deployed(example("water-flow.yaml", "nats-flow")) as timeline:
         modes.ready("nats-flow")

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Iterator
 
 import httpx
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from fourways_operator.facts import Json
 from tests.kit.cluster.modes_rig import changed, example
+from tests.kit.cluster.water_main import readings
 from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, EXAMPLES
 from tools.installation import Cluster, idle_pod
@@ -30,7 +30,6 @@ NAME = "water-flow"
 STREAM = "WATER"
 SUBJECT = "water.readings"
 ADDED = "water.alarms"
-HOURS_BEFORE = 72
 CLIENT = "client"
 
 WITH_NATS = f"""
@@ -107,20 +106,6 @@ def stream(cluster: Cluster, events: list[Json]) -> tuple[list[str], int, int, l
         kubectl(cluster, *command, stdin=json.dumps(given))
     )
     return subjects, messages, first, pending
-
-
-def readings(first: int, count: int) -> list[Json]:
-    """Readings of the water main, each with the 72 before it."""
-    rows = pq.read_table(ARTIFACTS / NAME / "series.parquet").to_pylist()
-    return [
-        {
-            "reading": rows[i]["reading"],
-            "hour": rows[i]["hour"],
-            "flow": rows[i]["flow"],
-            "before": [row["flow"] for row in rows[i - HOURS_BEFORE : i]],
-        }
-        for i in range(HOURS_BEFORE + first, HOURS_BEFORE + first + count)
-    ]
 
 
 def answers(cluster: Cluster, events: list[Json]) -> list[Json]:
